@@ -1,0 +1,74 @@
+"""ONNX Runtime behind the Backend interface."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nst_deploy.contract import INPUT_NAME, OUTPUT_NAME, ContractError, ModelContract
+from nst_deploy.errors import (
+    BackendFailedError,
+    BackendMissingError,
+    EngineNotFoundError,
+    EngineUnreadableError,
+    NotAnEngineError,
+)
+
+ERRORS_ONLY = 3  # ONNX Runtime's log severity: what it warns of is for its own developers
+
+
+class OrtBackend:
+    """ONNX Runtime on the CPU. Sessions are thread-safe, so one serves every thread.
+
+    Raises:
+        BackendMissingError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
+    """
+
+    name = "onnxruntime-cpu"
+
+    def __init__(self, engine: Path, *, threads: int | None = None) -> None:
+        self._ort = _import_onnxruntime()
+        if not engine.is_file():
+            raise EngineNotFoundError(engine)
+        options = self._ort.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            session = self._ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001  (its exceptions share no base class but Exception)
+            reason = "the file is empty" if engine.stat().st_size == 0 else "it is damaged or not an ONNX model"
+            raise EngineUnreadableError(engine, reason) from error
+        self.contract = _read_contract(engine, session)
+        self._session: Any = session
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            styled: NDArray[np.uint8] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
+        except Exception as error:  # noqa: BLE001  (as above)
+            raise BackendFailedError(self.name, str(error).strip().split("\n")[0]) from error
+        return styled
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime  # noqa: PLC0415  (an optional extra)
+    except ImportError as error:
+        raise BackendMissingError("onnxruntime", "cpu") from error
+    return onnxruntime
+
+
+def _read_contract(engine: Path, session: Any) -> ModelContract:
+    try:
+        contract = ModelContract.from_metadata(session.get_modelmeta().custom_metadata_map)
+    except ContractError as error:
+        raise NotAnEngineError(engine, str(error)) from error
+    for role, nodes, name in (("input", session.get_inputs(), INPUT_NAME), ("output", session.get_outputs(), OUTPUT_NAME)):
+        given = [(node.name, node.type) for node in nodes]
+        if given != [(name, "tensor(uint8)")]:
+            raise NotAnEngineError(engine, f"its {role} is {given}, expected one uint8 tensor {name!r}")
+    return contract

@@ -1,0 +1,1 @@
+"""Training of image transform networks in PyTorch. Import the modules; this file stays empty of torch."""

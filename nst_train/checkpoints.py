@@ -1,0 +1,186 @@
+"""Checkpoints: a file that rebuilds its own net. Ours (.pth), and other projects' through nst_train.foreign."""
+
+import dataclasses
+import hashlib
+import pickle
+import typing
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nst_common.atomic_file import atomic_write
+from nst_train import foreign
+from nst_train.errors import CheckpointMismatchError, CheckpointNotFoundError, CheckpointUnreadableError
+from nst_train.transform_net import TransformNet, TransformNetConfig
+
+FORMAT = "nst.checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained net with what is known of it.
+
+    Attributes:
+        config: rebuilds the net.
+        state: the net's state dict, on the CPU.
+        style: name of the style, the file's stem unless the file says otherwise.
+        origin: ``nst``, ``pytorch/examples`` or ``lengstrom``.
+        record: how it was trained (plain numbers, strings, lists, dicts); empty for foreign files.
+        sha256: of the file it came from, hex; empty before it was saved.
+    """
+
+    config: TransformNetConfig
+    state: dict[str, Tensor]
+    style: str
+    origin: str = "nst"
+    record: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+    def build(self) -> TransformNet:
+        """The net in evaluation mode, float32, on the CPU."""
+        net = TransformNet(self.config)
+        net.load_state_dict({key: value.float() for key, value in self.state.items()})
+        return net.eval()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes ``path`` atomically: config, weights and training record, readable with ``weights_only=True``.
+
+    Raises:
+        CannotWriteError: an unwritable place or a full disk; an older file at ``path`` stays as it was.
+    """
+    content = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "config": dataclasses.asdict(checkpoint.config),
+        "state": checkpoint.state,
+        "style": checkpoint.style,
+        "record": checkpoint.record,
+    }
+    with atomic_write(path) as partial:
+        torch.save(content, partial)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads our .pth, a fast_neural_style state dict, or lengstrom's .npz; the content decides, never the name.
+
+    Nothing in the file is executed.
+
+    Raises:
+        CheckpointNotFoundError: no such file.
+        CheckpointUnreadableError: not a container of any known kind, truncated, or with code inside.
+        CheckpointMismatchError: a tensor is missing, superfluous or misshapen (it is named).
+    """
+    if not path.is_file():
+        raise CheckpointNotFoundError(path)
+    content = _read_container(path)
+    try:
+        checkpoint = _interpret(path, content)
+        checkpoint.build()  # every tensor is there and fits, or the error below names the one that does not
+    except foreign.ForeignWeightsError as error:
+        raise CheckpointMismatchError(path, str(error)) from error
+    except RuntimeError as error:  # load_state_dict: the first line only says that there are errors
+        raise CheckpointMismatchError(path, "; ".join(line.strip() for line in str(error).split("\n")[1:3])) from error
+    return checkpoint
+
+
+def _read_container(path: Path) -> Mapping[str, Any]:
+    """The dict inside a .pth, or the arrays of an .npz by name."""
+    try:
+        if _is_npz(path):
+            with np.load(path, allow_pickle=False) as arrays:
+                wanted = [name for name in arrays.files if foreign.is_network_variable(name)]
+                return {name: arrays[name] for name in wanted}
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "it holds Python objects other than tensors, which are never loaded"
+        if zipfile.is_zipfile(path) is False and not _starts_like_pickle(path):
+            reason = "it is not a PyTorch file"
+        raise CheckpointUnreadableError(path, reason) from error
+    except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
+        reason = "the file is empty" if path.stat().st_size == 0 else "it is damaged, cut short or of another kind"
+        raise CheckpointUnreadableError(path, reason) from error
+    if not isinstance(content, dict):
+        raise CheckpointUnreadableError(path, f"it holds a {type(content).__name__}, not a dict of tensors")
+    return content
+
+
+def _is_npz(path: Path) -> bool:
+    # A .pth is a zip archive too, but holds no .npy members.
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith(".npy") for name in archive.namelist())
+
+
+def _starts_like_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
+
+
+def _interpret(path: Path, content: Mapping[str, Any]) -> Checkpoint:
+    sha256 = file_sha256(path)
+    if content.get("format") == FORMAT:
+        return _interpret_ours(path, content, sha256)
+    tensors = content.get("state_dict", content)  # some training scripts wrap the state dict once more
+    if isinstance(tensors, Mapping) and foreign.is_pytorch_examples(tensors):
+        config, state = foreign.from_pytorch_examples(_only_tensors(path, tensors))
+        return Checkpoint(config, state, path.stem, "pytorch/examples", sha256=sha256)
+    if foreign.is_lengstrom(content):
+        config, state = foreign.from_lengstrom(content)
+        return Checkpoint(config, state, path.stem, "lengstrom", sha256=sha256)
+    some = ", ".join(sorted(map(str, content))[:3]) or "nothing"
+    raise CheckpointUnreadableError(path, f"its tensors belong to no known network (it holds {some}, …)")
+
+
+def _interpret_ours(path: Path, content: Mapping[str, Any], sha256: str) -> Checkpoint:
+    if content.get("version") != FORMAT_VERSION:
+        reason = f"its format version is {content.get('version')}, this nst reads {FORMAT_VERSION}"
+        raise CheckpointUnreadableError(path, reason)
+    missing = [key for key in ("config", "state", "style", "record") if key not in content]
+    if missing:
+        raise CheckpointMismatchError(path, f"its entry {missing[0]!r} is missing")
+    return Checkpoint(
+        config=_config_from(path, content["config"]),
+        state=_only_tensors(path, content["state"]),
+        style=str(content["style"]),
+        record=dict(content["record"]),
+        sha256=sha256,
+    )
+
+
+def _config_from(path: Path, values: object) -> TransformNetConfig:
+    fields = {field.name: field for field in dataclasses.fields(TransformNetConfig)}
+    if not isinstance(values, Mapping) or set(values) != set(fields):
+        raise CheckpointMismatchError(path, f"its config must have exactly the fields {', '.join(fields)}")
+    hints = typing.get_type_hints(TransformNetConfig)
+    for name, value in values.items():
+        allowed = typing.get_args(hints[name])
+        if typing.get_origin(hints[name]) is typing.Literal and value not in allowed:
+            raise CheckpointMismatchError(path, f"its config has {name}={value!r}, expected one of {allowed}")
+    widths = values["widths"]
+    if not (isinstance(widths, (tuple, list)) and len(widths) == 3 and all(isinstance(w, int) for w in widths)):
+        raise CheckpointMismatchError(path, f"its config has widths={widths!r}, expected three whole numbers")
+    return TransformNetConfig(**{**values, "widths": tuple(widths)})
+
+
+def _only_tensors(path: Path, values: object) -> dict[str, Tensor]:
+    if not isinstance(values, Mapping):
+        raise CheckpointMismatchError(path, f"its weights are a {type(values).__name__}, not a dict of tensors")
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointMismatchError(path, f"{name!r} is a {type(value).__name__}, not a tensor")
+    return dict(values)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
