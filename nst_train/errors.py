@@ -1,12 +1,11 @@
 """Every error that a user of nst_train can meet, each with its remedy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from nst_common.errors import UserError
+from nst_common.errors import UsageError, UserError
 
-CHECKPOINT_KINDS = (
-    "an nst .pth, a pytorch/examples fast_neural_style .pth or a lengstrom/fast-style-transfer .npz"
-)
+CHECKPOINT_KINDS = "an nst .pth, a pytorch/examples fast_neural_style .pth or a lengstrom/fast-style-transfer .npz"
 
 
 class CheckpointNotFoundError(UserError):
@@ -36,4 +35,144 @@ class PictureTooSmallError(UserError):
         super().__init__(
             f"The picture is {height}x{width} px (height x width), but the network needs at least {minimum}x{minimum}",
             "Give a larger picture",
+        )
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+class ConfigError(UsageError):
+    """A training option, on the command line, in a recipe or from Python, that cannot be meant."""
+
+    def __init__(self, option: str, problem: str, remedy: str = "Run nst-train fit --help for the options") -> None:
+        super().__init__(f"{option}: {problem}", remedy)
+
+
+class RecipeError(UsageError):
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"Cannot use the recipe {path}: {problem}", "See nst-train fit --help for names and values")
+
+
+class ContentNotFoundError(UserError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"No folder of photographs at {path}", "Check the path given with --content")
+
+
+class ContentEmptyError(UserError):
+    """No picture is left to train on: none there, all held out, or all unreadable."""
+
+    def __init__(self, folders: str, reason: str) -> None:
+        super().__init__(f"{folders}: {reason}", "Give --content a folder with photographs (JPEG, PNG, WebP, …)")
+
+
+class StyleUnreadableError(UserError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"Cannot read the style picture {path}: {reason}", "Give --style a JPEG, PNG or WebP file")
+
+
+class ResumeMismatchError(UserError):
+    """A training state belongs to another configuration; each difference is named."""
+
+    def __init__(self, path: Path, differences: str) -> None:
+        super().__init__(
+            f"{path} belongs to another configuration: {differences}",
+            "Repeat the options of that run, or train to another --out",
+        )
+
+
+class StateUnreadableError(UserError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"Cannot resume from {path}: {reason}", "Delete that file to train from the beginning")
+
+
+class UnfinishedRunError(UserError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} holds an unfinished training",
+            "Continue it with --resume, delete it to begin anew, or train to another --out",
+        )
+
+
+class DivergedError(UserError):
+    def __init__(self, step: int, problem: str, kept: str) -> None:
+        super().__init__(
+            f"Training diverged at step {step}: {problem}; {kept}",
+            "Train with a lower --lr, a longer --warmup or --precision fp32",
+        )
+
+
+class DeviceMissingError(UsageError):
+    def __init__(self, device: str, problem: str) -> None:
+        super().__init__(f"--device {device}: {problem}", "Use --device cpu, or install a PyTorch that sees the GPU")
+
+
+class BatchNotDivisibleError(UsageError):
+    def __init__(self, batch: int, world: int) -> None:
+        super().__init__(
+            f"A batch of {batch} crops cannot be shared evenly by {world} processes",
+            "--batch counts the crops of all processes together: choose a multiple of their number",
+        )
+
+
+# --- the loss network ------------------------------------------------------------------------------------------------
+
+VGG_FILE_KINDS = "a torchvision VGG state dict (features.N.weight and .bias) as .pth or .safetensors"
+
+
+class UnknownLayerError(UsageError):
+    def __init__(self, layer: str, architecture: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"{architecture} has no layer {layer!r}; its layers are {', '.join(known)}", "Name one or more of these"
+        )
+
+
+class LayerNotInWeightsError(UserError):
+    """The weights stop before the layer that was asked for."""
+
+    def __init__(self, path: Path, layer: str, deepest: str) -> None:
+        super().__init__(
+            f"{path} stops at {deepest}, but layer {layer} was asked for",
+            f"Choose layers up to {deepest}, or give a fuller file with --vgg-weights",
+        )
+
+
+class VggWeightsNotFoundError(UserError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"No VGG weights at {path}", "Check the path given with --vgg-weights")
+
+
+class VggWeightsUnreadableError(UserError):
+    """The file is not a container that may be read safely (truncated, of another kind, or with code inside)."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"Cannot read {path} as VGG weights: {reason}; expected {VGG_FILE_KINDS}",
+            "Fetch the file anew, or leave --vgg-weights out to let torchvision download the published weights",
+        )
+
+
+class VggWeightsMismatchError(UserError):
+    """The container was read, but a tensor is missing, superfluous or of another shape."""
+
+    def __init__(self, path: Path, architecture: str, problem: str) -> None:
+        super().__init__(
+            f"{path} does not fit {architecture}: {problem}; expected {VGG_FILE_KINDS}",
+            "Give the file that belongs to the architecture, or fetch it anew",
+        )
+
+
+class VggDownloadError(UserError):
+    def __init__(self, architecture: str, url: str, cause: Exception) -> None:
+        super().__init__(
+            f"Cannot download the {architecture} weights from {url}: {cause}",
+            "Connect to the network, or fetch that file elsewhere and give it with --vgg-weights FILE",
+        )
+
+
+class StyleTooSmallError(UserError):
+    def __init__(self, height: int, width: int, layer: str, minimum: int) -> None:
+        super().__init__(
+            f"The style picture is {height}x{width} px (height x width), but layer {layer} needs at least "
+            f"{minimum}x{minimum}",
+            "Give a larger style picture or a larger --style-size, or choose layers that lie less deep",
         )
