@@ -176,3 +176,46 @@ class StyleTooSmallError(UserError):
             f"{minimum}x{minimum}",
             "Give a larger style picture or a larger --style-size, or choose layers that lie less deep",
         )
+
+
+# --- the slow optimisation -------------------------------------------------------------------------------------------
+
+
+class DescentDivergedError(UserError):
+    def __init__(self, iteration: int, total: float) -> None:
+        super().__init__(
+            f"The optimisation diverged at iteration {iteration}: the objective is {total:g}",
+            "Lower the weights of the objective, or with --optimizer adam lower --adam-lr",
+        )
+
+
+class SampleUnreadableError(UserError):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"Cannot read the sample picture {path}: {reason}", "Give --sample a JPEG, PNG or WebP file")
+
+
+class DescentOutOfMemoryError(UserError):
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__(
+            f"Out of memory while optimising a picture of {height}x{width} px (height x width)",
+            "Work at a smaller --size, or close other programs",
+        )
+
+
+# --- single pictures -------------------------------------------------------------------------------------------------
+
+
+class PictureNotFoundError(UserError):
+    def __init__(self, path: Path, option: str) -> None:
+        what = "is a folder, expected a picture" if path.is_dir() else "does not exist"
+        super().__init__(f"{option}: {path} {what}", f"Give {option} a picture file")
+
+
+class PictureUnreadableError(UserError):
+    def __init__(self, path: Path, option: str, reason: str) -> None:
+        super().__init__(f"{option}: cannot read {path}: {reason}", "Give a JPEG, PNG or WebP file that is whole")
+
+
+class PictureSuffixError(UsageError):
+    def __init__(self, path: Path, option: str, known: Sequence[str]) -> None:
+        super().__init__(f"{option}: {path} has no known suffix", f"End it in one of {', '.join(known)}")

@@ -1,0 +1,196 @@
+"""TrainConfig: every option of a training and the one source of its default."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nst_train.errors import ConfigError
+from nst_train.objective import ObjectiveConfig
+from nst_train.transform_net import TransformNetConfig
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+MIN_CROP = 32  # px; two halvings in the net and several in the VGG must leave something to look at
+
+
+def _option(
+    group: str,
+    text: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    metavar: str | None = None,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    shapes_weights: bool = True,
+) -> Any:
+    """A field with what the command line's help, the checks and ``--resume`` need to know of it."""
+    metadata = {
+        "group": group,
+        "help": text,
+        "metavar": metavar,
+        "at_least": at_least,
+        "at_most": at_most,
+        "shapes_weights": shapes_weights,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def _where(text: str, default: Any = dataclasses.MISSING, **rest: Any) -> Any:
+    return _option("pictures and files", text, default, **rest)
+
+
+def _schedule(text: str, default: Any, **rest: Any) -> Any:
+    return _option("schedule", text, default, **rest)
+
+
+def _machine(text: str, default: Any, **rest: Any) -> Any:
+    return _option("machine", text, default, **rest)
+
+
+def _watching(text: str, default: Any, **rest: Any) -> Any:
+    return _option("checkpoints and watching", text, default, shapes_weights=False, **rest)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that shapes a training; the command line and recipes are made from these fields.
+
+    Fields whose metadata says ``shapes_weights`` must stay the same when a training is resumed.
+    ``net`` and ``objective`` bring their own fields and defaults.
+
+    Raises:
+        ConfigError: a value that cannot be meant; it names the option.
+    """
+
+    style: Path = _where("the painting", metavar="FILE", shapes_weights=False)  # its sha256 is compared instead
+    content: tuple[Path, ...] = _where(
+        "folders of photographs to train on, searched recursively", metavar="DIR", shapes_weights=False
+    )
+    out: Path = _where("the trained checkpoint", metavar="FILE.pth", shapes_weights=False)
+    vgg_weights: Path | None = _where(
+        "VGG state dict (.pth or .safetensors) instead of torchvision's download",
+        None,
+        metavar="FILE",
+        shapes_weights=False,
+    )
+    exclude: tuple[str, ...] = _where(
+        "photographs never trained on, by file name: they stay for evaluation", (), metavar="NAME", shapes_weights=False
+    )
+    style_size: tuple[int, ...] = _where(
+        "long side of the painting, px; several sizes give strokes of several sizes", (512,), metavar="PX", at_least=32
+    )
+
+    steps: int = _schedule("optimiser steps", 40_000, at_least=1)
+    batch: int = _schedule("crops per step, of all processes together", 4, at_least=1)
+    crop: int = _schedule("side of the square crops, px", 256, metavar="PX", at_least=MIN_CROP)
+    max_scale: float = _schedule(
+        "a crop shows up to this many times more of the photograph along each side, shrunk", 1.5, at_least=1, at_most=8
+    )
+    flip: bool = _schedule("mirror half of the crops", True)
+    lr: float = _schedule("learning rate of Adam after the warm-up", 1e-3, at_least=1e-9)
+    final_lr: float = _schedule("learning rate at the last step, reached linearly", 5e-5, at_least=0)
+    warmup: int = _schedule("steps in which the learning rate grows from 0", 100, metavar="STEPS", at_least=0)
+    grad_clip: float = _schedule("largest norm of the gradient; 0 does not clip", 10.0, metavar="NORM", at_least=0)
+    ema: float = _schedule(
+        "decay of the running average of the weights that is shipped; 0 ships the last weights",
+        0.999,
+        metavar="DECAY",
+        at_least=0,
+        at_most=0.999999,
+    )
+    seed: int = _schedule("of the first weights and of every crop", 0, at_least=0)
+
+    device: Device = _machine("auto takes the GPU where there is one", "auto", shapes_weights=False)
+    precision: Precision = _machine(
+        "autocast to bfloat16 or plain float32; auto takes bf16 where the hardware has it", "auto"
+    )
+    channels_last: bool = _machine("memory layout of the convolutions", True)
+    compile: bool = _machine("torch.compile the net", False)
+    workers: int = _machine(
+        "threads that decode and crop ahead; 0 does it in between", 2, at_least=0, shapes_weights=False
+    )
+    cache_mib: int = _machine(
+        "memory for decoded photographs, on the GPU when training there",
+        4096,
+        metavar="MIB",
+        at_least=0,
+        shapes_weights=False,
+    )
+
+    resume: bool = _watching("continue the unfinished training beside --out, exactly", False)
+    checkpoint_every: int = _watching("steps between checkpoints", 500, metavar="STEPS", at_least=1)
+    max_minutes: float | None = _watching(
+        "stop with a checkpoint after this time; the schedule stays as it is", None, metavar="MIN", at_least=0
+    )
+    log_dir: Path = _watching("TensorBoard scalars and samples go to a folder in here", Path("runs"), metavar="DIR")
+    sample: tuple[Path, ...] = _watching("pictures to stylise now and then", (), metavar="FILE")
+    sample_every: int = _watching("steps between samples; 0 makes none", 500, metavar="STEPS", at_least=0)
+
+    net: TransformNetConfig = field(default=TransformNetConfig(), metadata={"group": "net"})
+    objective: ObjectiveConfig = field(default=ObjectiveConfig(), metadata={"group": "objective"})
+
+    def __post_init__(self) -> None:
+        for option in dataclasses.fields(self):
+            if "at_least" in option.metadata:
+                _check_range(option, getattr(self, option.name))
+        if not self.content:
+            raise ConfigError("--content", "no folder given", "Give --content a folder with photographs")
+        if not self.style_size:
+            raise ConfigError("--style-size", "no size given", "Give at least one, as --style-size 512")
+        if self.final_lr > self.lr:
+            raise ConfigError("--final-lr", f"{self.final_lr:g} is above --lr {self.lr:g}", "Let it decay")
+
+    @property
+    def state_path(self) -> Path:
+        """What ``--resume`` reads: beside ``out``, with everything that the next step depends on."""
+        return self.out.with_name(f"{self.out.stem}.state.pth")
+
+
+def _check_range(option: "dataclasses.Field[Any]", value: Any) -> None:
+    low, high = option.metadata["at_least"], option.metadata["at_most"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            continue
+        if not low <= number <= high:  # also false for NaN
+            expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+            raise ConfigError(flag(option.name), f"{number:g} given, expected {expected}")
+
+
+def flag(name: str) -> str:
+    """``style_size`` -> ``--style-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def as_plain(config: TrainConfig) -> dict[str, Any]:
+    """The config as numbers, strings, lists and dicts: for checkpoints (``weights_only=True``) and recipes."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    converted: dict[str, Any] = plain(dataclasses.asdict(config))
+    return converted
+
+
+def differences(config: TrainConfig, earlier: dict[str, Any]) -> list[str]:
+    """Where ``config`` departs from an earlier run's :func:`as_plain` in what shapes the weights: ``lr was 0.001, is 0.002``."""
+    mine = as_plain(config)
+    found = []
+    for option in dataclasses.fields(config):
+        if dataclasses.is_dataclass(option.type) or option.name in ("net", "objective"):
+            pairs = {
+                f"{option.name}.{name}": (earlier.get(option.name, {}).get(name), value)
+                for name, value in mine[option.name].items()
+            }
+        elif option.metadata["shapes_weights"]:
+            pairs = {option.name: (earlier.get(option.name), mine[option.name])}
+        else:
+            continue
+        found += [f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now]
+    return found

@@ -1,0 +1,71 @@
+"""torchrun's environment -> rank, world, device."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nst_train.errors import DeviceMissingError
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of ``world`` processes that train together; alone without torchrun."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 writes files and reports; the others only compute."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of ``values`` over all processes, the same bits in each of them."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+
+@contextmanager
+def join_processes(device: str = "auto") -> Iterator[Process]:
+    """This process among those that torchrun started, or alone; gloo connects CPUs, NCCL GPUs.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        DeviceMissingError: no such device.
+    """
+    rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN.items())
+    chosen = _choose_device(device, local)
+    if world == 1:
+        yield Process(chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=world)
+    try:
+        yield Process(chosen, rank, world)
+    finally:
+        dist.destroy_process_group()
+
+
+_TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+
+
+def _choose_device(device: str, local_rank: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if device == "cpu" or (device == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        raise DeviceMissingError(device, f"PyTorch {torch.__version__} finds no GPU")
+    if local_rank >= count:
+        raise DeviceMissingError(device, f"process {local_rank} has no GPU of its own, {count} found")
+    return torch.device("cuda", local_rank)
