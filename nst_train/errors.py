@@ -216,6 +216,6 @@ class PictureUnreadableError(UserError):
         super().__init__(f"{option}: cannot read {path}: {reason}", "Give a JPEG, PNG or WebP file that is whole")
 
 
-class PictureSuffixError(UsageError):
+class SuffixError(UsageError):
     def __init__(self, path: Path, option: str, known: Sequence[str]) -> None:
         super().__init__(f"{option}: {path} has no known suffix", f"End it in one of {', '.join(known)}")

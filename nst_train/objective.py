@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nst_train.errors import StyleTooSmallError
 from nst_train.loss_network import LossNetwork, Pooling, minimum_size
 from nst_train.losses import content_loss, gram_matrix, style_loss, total_variation
+from nst_train.options import check_ranges, option
 from nst_train.vgg_weights import Architecture
 
 
@@ -22,22 +23,30 @@ from nst_train.vgg_weights import Architecture
 class ObjectiveConfig:
     """Everything that shapes the objective, apart from the weights' file and the style.
 
-    Attributes:
-        architecture: of the loss network, ``vgg16`` or ``vgg19``.
-        content_layers: whose activations are compared with the content's; none leaves the term at 0.
-        style_layers: whose Gram matrices are compared with the style's; none leaves the term at 0.
-        content_weight, style_weight: of the normalised terms, without unit.
-        total_variation_weight: per squared level of 0..255.
-        pooling: ``max`` or ``average``, in the loss network.
+    Raises:
+        ConfigError: a negative weight.
     """
 
-    architecture: Architecture = "vgg19"
-    content_layers: tuple[str, ...] = ("relu3_3",)
-    style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu3_4")
-    content_weight: float = 1.0
-    style_weight: float = 4.0
-    total_variation_weight: float = 2e-6
-    pooling: Pooling = "max"
+    architecture: Architecture = option("loss network", "vgg19")
+    content_layers: tuple[str, ...] = option(
+        "layers whose activations are compared with the content's; none leaves the content out",
+        ("relu3_3",),
+        metavar="LAYER",
+    )
+    style_layers: tuple[str, ...] = option(
+        "layers whose Gram matrices are compared with the style's; none leaves the style out",
+        ("relu1_1", "relu2_1", "relu3_1", "relu3_4"),
+        metavar="LAYER",
+    )
+    content_weight: float = option("weight of the normalised content term", 1.0, metavar="W", at_least=0)
+    style_weight: float = option("weight of the normalised style term", 4.0, metavar="W", at_least=0)
+    total_variation_weight: float = option(
+        "weight of the total variation, per squared level of 0..255", 2e-6, metavar="W", at_least=0
+    )
+    pooling: Pooling = option("in the loss network: max as it was trained, or average as Gatys et al. prefer", "max")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 class ObjectiveValue(NamedTuple):

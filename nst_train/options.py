@@ -1,0 +1,128 @@
+"""Command-line options made from frozen dataclasses, which stay the one source of names, defaults and ranges.
+
+A field made with ``option`` becomes ``--its-name``; a field that is itself such a dataclass contributes its own fields.
+"""
+
+import argparse
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nst_train.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def option(
+    text: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    metavar: str | None = None,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+) -> Any:
+    """A dataclass field with its help text and the range that its numbers must keep."""
+    metadata = {"help": text, "metavar": metavar, "at_least": at_least, "at_most": at_most}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_ranges(config: Any) -> None:
+    """For ``__post_init__``: every number of ``config`` lies in its field's range and is not NaN.
+
+    Raises:
+        ConfigError: one does not; the option is named.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                _check_range(field, number)
+
+
+def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
+    """Adds an option for every field of ``config_class`` and of the dataclasses inside it."""
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        if dataclasses.is_dataclass(field.default):
+            _add_inner(parser, field.default)
+        else:
+            _add(parser, field, hints[field.name], field.default)
+
+
+def from_namespace(config_class: type[T], arguments: argparse.Namespace) -> T:
+    """The config that the parsed options describe; options that were not given take the field's default.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(field.default) and not isinstance(field.default, type):
+            values[field.name] = dataclasses.replace(field.default, **_given(field.default, arguments))
+    return config_class(**values, **_given(config_class, arguments))
+
+
+def flag(name: str) -> str:
+    """``style_size`` -> ``--style-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def _check_range(field: "dataclasses.Field[Any]", number: float) -> None:
+    low, high = field.metadata.get("at_least", -math.inf), field.metadata.get("at_most", math.inf)
+    if not (low <= number <= high and math.isfinite(number)):
+        expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+        raise ConfigError(flag(field.name), f"{number:g} given, expected {expected}", "See --help for its meaning")
+
+
+def _given(config: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values of ``config``'s own fields that were on the command line."""
+    names = {field.name for field in dataclasses.fields(config)} & set(vars(arguments))
+    values = {name: getattr(arguments, name) for name in names}
+    return {name: _flatten(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _add_inner(parser: argparse.ArgumentParser, default: Any) -> None:
+    hints = typing.get_type_hints(type(default))
+    for field in dataclasses.fields(default):
+        _add(parser, field, hints[field.name], getattr(default, field.name))
+
+
+def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint: Any, default: Any) -> None:
+    required = default is dataclasses.MISSING
+    text = field.metadata["help"] if required else f"{field.metadata['help']} ({_shown(default)})"
+    # An option that was not given stays absent, so that no default is written a second time.
+    keywords: dict[str, Any] = {"help": text.replace("%", "%%"), "required": required, "default": argparse.SUPPRESS}
+    metavar = field.metadata["metavar"]
+    if typing.get_origin(hint) is types.UnionType:  # X | None
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        keywords["choices"] = typing.get_args(hint)
+    elif typing.get_origin(hint) is tuple:
+        keywords |= {"nargs": "*", "type": _several(typing.get_args(hint)[0]), "metavar": metavar}
+    else:
+        keywords |= {"type": hint, "metavar": metavar}
+    parser.add_argument(flag(field.name), dest=field.name, **keywords)
+
+
+def _several(item: type[Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Values may stand apart or be joined by commas; a path may itself hold a comma."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        return (Path(text),) if item is Path else tuple(item(part) for part in text.split(",") if part)
+
+    parse.__name__ = item.__name__  # argparse's complaint names it
+    return parse
+
+
+def _flatten(given: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(value for values in given for value in values)
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == ():
+        return "default: none"
+    return f"default: {' '.join(map(str, default)) if isinstance(default, tuple) else default}"

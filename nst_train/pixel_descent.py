@@ -1,0 +1,136 @@
+"""Optimises the pixels of one picture against an objective: the slow method that a feed-forward net replaces.
+
+Gatys, Ecker & Bethge 2016 use L-BFGS; Johnson et al. 2016 project its iterates onto 0..255, and so do we: after every
+step the pixels are clamped, and what is reported and returned is always such a valid picture.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nst_train.errors import DescentDivergedError
+from nst_train.objective import ObjectiveValue
+from nst_train.options import check_ranges, option
+
+Optimizer = Literal["lbfgs", "adam"]
+
+MAX_LINE_SEARCH = 25  # evaluations in one L-BFGS iteration, PyTorch's own bound
+
+
+@dataclass(frozen=True)
+class DescentConfig:
+    """How the pixels are optimised.
+
+    One iteration of L-BFGS is one search direction with its line search, about two evaluations of the objective and
+    its gradient; one of Adam is one evaluation.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    optimizer: Optimizer = option("lbfgs, with a strong Wolfe line search, or adam", "lbfgs")
+    iterations: int = option("iterations of the optimizer", 500, metavar="N", at_least=0)
+    history: int = option("steps that L-BFGS estimates the curvature from", 20, metavar="N", at_least=1)
+    adam_lr: float = option("learning rate of Adam, levels of 0..255", 4.0, metavar="LEVELS", at_least=1e-6)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+class StepReport(NamedTuple):
+    """The picture after some iterations, and its objective.
+
+    Attributes:
+        iteration: 0 for the start.
+        evaluations: of the objective with its gradient so far.
+        content, style, total_variation, total: as in ObjectiveValue, of exactly this picture.
+        image: float32 ``[1, 3, H, W]``, RGB, 0..255; a copy of its own.
+    """
+
+    iteration: int
+    evaluations: int
+    content: float
+    style: float
+    total_variation: float
+    total: float
+    image: Tensor
+
+
+def descend(
+    start: Tensor, objective: Callable[[Tensor], ObjectiveValue], config: DescentConfig
+) -> Iterator[StepReport]:
+    """Yields the start and then the picture after each iteration; the caller may stop at any time.
+
+    Args:
+        start: float ``[1, 3, H, W]``, RGB; clamped to 0..255.
+        objective: picture like ``start`` -> what to minimise (``total``), differentiable.
+        config: the optimizer.
+
+    Raises:
+        DescentDivergedError: the objective is not finite.
+    """
+    evaluator = _Evaluator(start, objective)
+    optimizer = _optimizer(evaluator.pixels, config)
+    yield evaluator.report(0)
+    for iteration in range(1, config.iterations + 1):
+        evaluator.reuse_last = True
+        optimizer.step(evaluator.closure)
+        evaluator.project()
+        yield evaluator.report(iteration)
+
+
+class _Evaluator:
+    """The pixels, their objective and gradient; counts and never evaluates the same picture twice."""
+
+    def __init__(self, start: Tensor, objective: Callable[[Tensor], ObjectiveValue]) -> None:
+        self.pixels = start.detach().clone().float().clamp_(0.0, 255.0).requires_grad_()
+        self.reuse_last = False
+        self._objective = objective
+        self._evaluations = 0
+        self._value = self._evaluate()
+
+    def closure(self) -> float:
+        """For the optimizer: the total; leaves the gradient in ``pixels.grad``."""
+        if not self.reuse_last:
+            self._value = self._evaluate()
+        # A step begins where the one before was projected to, and there everything is known already.
+        self.reuse_last = False
+        return float(self._value.total)
+
+    def project(self) -> None:
+        with torch.no_grad():
+            self.pixels.clamp_(0.0, 255.0)
+        self._value = self._evaluate()
+
+    def report(self, iteration: int) -> StepReport:
+        content, style, variation, total = (float(term) for term in self._value)
+        if not all(map(torch.isfinite, self._value)):
+            raise DescentDivergedError(iteration, total)
+        image = self.pixels.detach().clone()
+        return StepReport(iteration, self._evaluations, content, style, variation, total, image)
+
+    def _evaluate(self) -> ObjectiveValue:
+        with torch.enable_grad():
+            value = self._objective(self.pixels)
+            (self.pixels.grad,) = torch.autograd.grad(value.total, self.pixels)
+        self._evaluations += 1
+        return ObjectiveValue(*(term.detach() for term in value))
+
+
+def _optimizer(pixels: Tensor, config: DescentConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.Adam([pixels], lr=config.adam_lr)
+    return torch.optim.LBFGS(
+        [pixels],
+        lr=1.0,
+        max_iter=1,  # so that every iterate can be projected; the curvature is kept between steps
+        max_eval=MAX_LINE_SEARCH,
+        # A normalised objective has gradients of about 1e-6 per level: the usual tolerances would stop at once.
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        history_size=config.history,
+        line_search_fn="strong_wolfe",
+    )
