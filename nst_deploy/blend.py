@@ -26,4 +26,5 @@ def blend(
     if keep_color:
         # R, G and B each are Y plus a function of the chroma alone, so a change of Y is the same change of all three.
         change = (change @ LUMA)[..., None]
-    return np.rint(np.clip(base + np.float32(strength) * change, 0, 255)).astype(np.uint8)
+    mixed: NDArray[np.float32] = np.clip(base + np.float32(strength) * change, 0, 255)
+    return np.rint(mixed).astype(np.uint8)

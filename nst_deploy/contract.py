@@ -21,13 +21,13 @@ class Parity:
     Attributes:
         max_levels: largest difference of any value, levels of 0..255.
         identical: share of values that are equal, 0..1.
-        psnr_db: of all values together; ``inf`` when all are equal.
+        psnr_db: of all values together; None when all are equal (JSON knows no infinity).
         backend: what ran the engine.
     """
 
     max_levels: int
     identical: float
-    psnr_db: float
+    psnr_db: float | None
     backend: str
 
 

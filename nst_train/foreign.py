@@ -17,7 +17,8 @@ from nst_train.transform_net import TransformNetConfig
 
 StateDict: TypeAlias = dict[str, Tensor]
 
-RAW_INPUT = {"input_scale": 1.0, "input_offset": 0.0}  # both families feed 0..255 to the first convolution
+# Both families feed 0..255 to the first convolution.
+RAW_INPUT_SCALE, RAW_INPUT_OFFSET = 1.0, 0.0
 
 
 class ForeignWeightsError(ValueError):
@@ -46,7 +47,11 @@ def from_pytorch_examples(tensors: Mapping[str, Tensor]) -> tuple[TransformNetCo
     widths = tuple(_tensor(given, f"conv{i}.conv2d.weight", 4).shape[0] for i in (1, 2, 3))
     blocks = len({key.split(".")[0] for key in given if re.match(r"res\d+\.", key)})
     config = TransformNetConfig(
-        widths=(widths[0], widths[1], widths[2]), blocks=blocks, output="linear", **RAW_INPUT
+        widths=(widths[0], widths[1], widths[2]),
+        blocks=blocks,
+        output="linear",
+        input_scale=RAW_INPUT_SCALE,
+        input_offset=RAW_INPUT_OFFSET,
     )
     names = _pytorch_examples_names(blocks)
     cancelled = {name.replace("weight", "bias") for name in names if name.endswith("conv2d.weight")} - set(names)
@@ -120,7 +125,8 @@ def from_lengstrom(variables: Mapping[str, NDArray[np.float32]]) -> tuple[Transf
         output="tanh",
         output_scale=150.0,
         output_offset=127.5,
-        **RAW_INPUT,
+        input_scale=RAW_INPUT_SCALE,
+        input_offset=RAW_INPUT_OFFSET,
     )
     state: StateDict = {}
     for index, (layer, kernel_shape) in enumerate(_lengstrom_layers().items()):

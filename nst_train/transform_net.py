@@ -5,7 +5,7 @@ instance normalisation after Ulyanov, Vedaldi & Lempitsky 2016 ("Instance Normal
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +79,7 @@ class ConvNormReLU(nn.Module):
         self.norm = nn.InstanceNorm2d(c_out, eps=config.norm_eps, affine=True) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(self._pad(x)))
+        x = cast("Tensor", self.norm(self.conv(self._pad(x))))
         return F.relu(x) if self.relu else x
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -115,16 +115,17 @@ class Upsample(nn.Module):
         height, width = size
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")[..., :height, :width]
         # At stride 1 TensorFlow's SAME is one zero on each side.
-        return self.conv(F.pad(x, (1, 1, 1, 1), mode="reflect" if self.padding == "reflect" else "constant"))
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect" if self.padding == "reflect" else "constant")
+        return cast("Tensor", self.conv(x))
 
     def _transpose(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """The gradient of the encoder's convolution: its left and top padding is what is cropped here."""
         height, width = size
-        top, left = (
-            (same_padding(height, 3, 2)[0], same_padding(width, 3, 2)[0]) if self.padding == "same" else (1, 1)
-        )
+        top, left = (same_padding(height, 3, 2)[0], same_padding(width, 3, 2)[0]) if self.padding == "same" else (1, 1)
         # One row and column of zeros more: with a padding of 1 an even size ends where no input reaches.
-        return F.pad(self.conv(x), (0, 1, 0, 1))[..., top : top + height, left : left + width]
+        x = F.pad(cast("Tensor", self.conv(x)), (0, 1, 0, 1))
+        cropped: Tensor = x[..., top : top + height, left : left + width]
+        return cropped
 
 
 class ResidualBlock(nn.Module):

@@ -1,0 +1,37 @@
+"""The self-contained graph that embedders get: uint8 pictures in, uint8 pictures out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nst_deploy.contract import SIZE_MULTIPLE
+
+
+class DeployableNet(nn.Module):
+    """uint8 ``[N, H, W, 3]``, RGB -> uint8, the same shape, for any H, W from 8 px.
+
+    Pads right and bottom by reflection to a multiple of 4, runs the net, crops, clamps to 0..255, rounds half to even.
+
+    Args:
+        net: float ``[N, 3, H, W]``, 0..255 -> the same, for H and W that are multiples of 4.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[1], image.shape[2]
+        x: Tensor = image.float().permute(0, 3, 1, 2)  # [N, 3, H, W]
+        right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
+        if _is_static_multiple(height) and _is_static_multiple(width):
+            x = self.net(x)
+        else:
+            x = self.net(F.pad(x, (0, right, 0, bottom), mode="reflect"))[..., :height, :width]
+        levels: Tensor = x.clamp(0.0, 255.0).round().permute(0, 2, 3, 1)
+        return levels.to(torch.uint8)
+
+
+def _is_static_multiple(size: int | torch.SymInt) -> bool:
+    # While a dynamic size is exported it is a symbol, and asking it for its value would fix it.
+    return isinstance(size, int) and size % SIZE_MULTIPLE == 0

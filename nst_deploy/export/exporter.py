@@ -1,0 +1,183 @@
+"""Checkpoint in, proven engines out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nst_common import package_version
+from nst_common.atomic_file import CannotWriteError, atomic_write
+from nst_common.errors import UsageError
+from nst_deploy.contract import MIN_SIZE, ModelContract
+from nst_deploy.errors import WrongCheckpointError
+from nst_deploy.export.deployable import DeployableNet
+from nst_deploy.export.fold import fold
+from nst_deploy.export.onnx_export import save_onnx, set_contract, to_onnx
+from nst_deploy.export.parity import LIMITS, ParityReport, Run, compare, verification_pictures
+from nst_deploy.runtime.backend import Backend, open_backend
+from nst_train.checkpoints import Checkpoint, load_checkpoint
+
+Precision = Literal["fp32"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+FLOAT_BYTES = 4
+# Peak memory of ONNX Runtime on the CPU, in full-resolution float activations of the first layer's width. Measured
+# 2.2 for the base net from 0.3 to 8 megapixels; the rest is room for another runtime.
+LIVE_ACTIVATIONS = 2.5
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One file that an export wrote.
+
+    Attributes:
+        path: where it lies.
+        contract: what it says of itself.
+        report: the comparison with PyTorch; None when it was skipped.
+    """
+
+    path: Path
+    contract: ModelContract
+    report: ParityReport | None
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export read and wrote."""
+
+    checkpoint: Path
+    origin: str
+    files: tuple[ExportedFile, ...]
+
+
+def export(
+    ckpt: str | Path,
+    out: str | Path = ".",
+    *,
+    precisions: Sequence[Precision] = PRECISIONS,
+    static_size: tuple[int, int] | None = None,
+    verify: bool = True,
+    verify_images: Sequence[Path] | None = None,
+) -> ExportReport:
+    """Exports a checkpoint as self-contained engines and proves that they equal the PyTorch net.
+
+    Args:
+        ckpt: our .pth, a pytorch/examples fast_neural_style .pth, or a lengstrom/fast-style-transfer .npz.
+        out: folder of the files, created if need be: ``STYLE.onnx`` for FP32.
+        static_size: (H, W) in px for an engine that takes only this size; None for any size from 8 px.
+        verify: compare every engine with PyTorch, uint8 to uint8, before its file appears.
+        verify_images: photographs for it; None for the two that the package carries.
+
+    Raises:
+        CheckpointNotFoundError, CheckpointUnreadableError, CheckpointMismatchError: see nst_train.checkpoints.
+        ParityError: an engine differs by more than its precision allows; its file is not written.
+        ExportFailedError, CannotWriteError, UsageError.
+    """
+    ckpt, out = Path(ckpt), Path(out)
+    _check_static_size(static_size)
+    checkpoint = load_checkpoint(ckpt)
+    _make_folder(out)
+    files = [
+        _export_onnx(checkpoint, out, precision, static_size, verify=verify, images=verify_images)
+        for precision in precisions
+    ]
+    return ExportReport(ckpt, checkpoint.origin, tuple(files))
+
+
+def verify_engine(engine: str | Path, ckpt: str | Path, images: Sequence[Path] | None = None) -> ExportedFile:
+    """Measures an existing engine against its checkpoint and records the figures in its metadata.
+
+    Raises:
+        WrongCheckpointError: the engine was made from another checkpoint.
+        ParityError: beyond its precision's limit; the file stays as it was.
+        Everything that loading the two files raises.
+    """
+    import onnx  # noqa: PLC0415  (only to write the figures back)
+
+    engine, checkpoint = Path(engine), load_checkpoint(Path(ckpt))
+    backend = open_backend(engine)
+    try:
+        contract = backend.contract
+        if contract.checkpoint_sha256 != checkpoint.sha256:
+            raise WrongCheckpointError(engine, Path(ckpt))
+        report = _prove(checkpoint, backend, images)
+    finally:
+        backend.close()
+    contract = replace(contract, parity=report.parity)
+    model = onnx.load_model(str(engine))
+    set_contract(model, contract)
+    save_onnx(model, engine)
+    return ExportedFile(engine, contract, report)
+
+
+def reference_run(net: nn.Module) -> Run:
+    """A net as the truth that engines are compared with: PyTorch eager, uint8 ``[N, H, W, 3]`` -> the same."""
+    deployable = DeployableNet(net).eval()
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        with torch.inference_mode():
+            styled: NDArray[np.uint8] = deployable(torch.from_numpy(images.copy())).numpy()
+        return styled
+
+    return run
+
+
+def _export_onnx(
+    checkpoint: Checkpoint,
+    out: Path,
+    precision: Precision,
+    static_size: tuple[int, int] | None,
+    *,
+    verify: bool,
+    images: Sequence[Path] | None,
+) -> ExportedFile:
+    contract = ModelContract(
+        style=checkpoint.style,
+        precision=precision,
+        checkpoint_sha256=checkpoint.sha256,
+        package_version=package_version(),
+        working_bytes_per_pixel=round(LIVE_ACTIVATIONS * FLOAT_BYTES * checkpoint.config.widths[0]),
+        static_size=static_size,
+    )
+    model = to_onnx(DeployableNet(fold(checkpoint.build())), contract)
+    report = None
+    path = out / f"{checkpoint.style}.onnx"
+    # The engine is proven under a temporary name, as the bytes that users get, and appears only afterwards.
+    with atomic_write(path) as unproven:
+        save_onnx(model, unproven)
+        if verify:
+            backend = open_backend(unproven)
+            try:
+                report = _prove(checkpoint, backend, images)
+            finally:
+                backend.close()
+            contract = replace(contract, parity=report.parity)
+            set_contract(model, contract)
+            save_onnx(model, unproven)
+    return ExportedFile(path, contract, report)
+
+
+def _prove(checkpoint: Checkpoint, backend: Backend, images: Sequence[Path] | None) -> ParityReport:
+    pictures = verification_pictures(images, backend.contract.static_size)
+    report = compare(reference_run(checkpoint.build()), backend.run, backend.name, pictures)
+    report.require(LIMITS[backend.contract.precision])
+    return report
+
+
+def _check_static_size(size: tuple[int, int] | None) -> None:
+    if size is not None and min(size) < MIN_SIZE:
+        raise UsageError(
+            f"The static size is {size[0]}x{size[1]}, expected HxW from {MIN_SIZE} px", "Give a larger one"
+        )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(out, error) from error
