@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,16 +10,37 @@ from nst_common.errors import UserError
 
 
 class CannotWriteError(UserError):
-    """A file could not be written; whatever stood at its path before is untouched."""
+    """A file could not be written; whatever stood at its path before is untouched.
+
+    Attributes:
+        disk_full: there is no room for it, nor for what would come next.
+    """
 
     def __init__(self, path: Path, cause: OSError) -> None:
+        self.disk_full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = cause.strerror or str(cause)
         remedy = (
             "Free some space or choose another place with --out"
-            if cause.errno in (errno.ENOSPC, errno.EDQUOT)
+            if self.disk_full
             else "Choose a place with --out that exists and that you may write to"
         )
         super().__init__(f"Cannot write {path}: {reason}", remedy)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes sure, before the work that it is for, that files can be written to ``folder``; makes it where needed.
+
+    Raises:
+        CannotWriteError: a file stands in its place, or it is not ours to write to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as cause:
+        raise CannotWriteError(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))) from cause
+    except OSError as cause:
+        raise CannotWriteError(folder, cause) from cause
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotWriteError(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 @contextmanager
@@ -32,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         CannotWriteError: for every OSError inside the block, with a remedy.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
         yield partial
         _flush_to_disk(partial)
@@ -46,7 +66,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def _flush_to_disk(path: Path) -> None:
     # Without it a power cut after the rename could leave an empty file under the final name.
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # Windows flushes only what it could write to
     try:
         os.fsync(descriptor)
     finally:

@@ -15,11 +15,13 @@ class EngineNotFoundError(UserError):
 
 class UnknownStyleError(UsageError):
     def __init__(self, name: str, bundled: Sequence[str]) -> None:
-        known = f"bundled are {', '.join(bundled)}" if bundled else "this installation bundles none"
-        super().__init__(
-            f"No bundled style is called {name!r}: {known}",
-            f"Choose one of them or give an engine's path, such as --engine {name}.onnx",
-        )
+        if bundled:
+            problem = f"No bundled style is called {name!r}: bundled are {', '.join(bundled)}"
+            remedy = f"Choose one of them, or give an engine's path such as --engine {name}.onnx"
+        else:
+            problem = f"No style is bundled with this installation, so there is no {name!r}"
+            remedy = "Make an engine with nst-export --ckpt CHECKPOINT and give its path, such as --engine NAME.onnx"
+        super().__init__(problem, remedy)
 
 
 class EngineUnreadableError(UserError):
@@ -53,6 +55,53 @@ class BackendFailedError(UserError):
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
+class PictureNotFoundError(UserError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"No picture at {path}", "Check the path")
+
+
+class NoPicturesError(UserError):
+    """A folder or a glob in which there is no picture."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"No picture found in {given}", "Give picture files, a folder that holds some, or a glob")
+
+
+class PictureUnreadableError(UserError):
+    """Not a picture, a damaged one, or one of a kind that Pillow does not read."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"Cannot read {path} as a picture: {reason}", "Fetch it anew, or convert it to PNG or JPEG first"
+        )
+
+
+class PictureTooLargeError(UserError):
+    """The header claims more pixels than Pillow agrees to decode: most often a file made to exhaust the memory."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        super().__init__(
+            f"{path} claims more than {limit} pixels, as decompression bombs do",
+            "If it is genuine, reduce it with another program first",
+        )
+
+
+class UnknownFormatError(UsageError):
+    def __init__(self, path: Path, suffix: str, known: Sequence[str]) -> None:
+        given = f"with suffix {suffix!r}" if suffix else "without a suffix"
+        super().__init__(
+            f"Cannot write {path}: no picture format {given} is known here",
+            f"Use one of {' '.join(known)}; a folder ends with /",
+        )
+
+
+class CannotEncodeError(UserError):
+    """The format cannot hold this picture."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"Cannot write {path}: {reason}", "Choose another format, such as .png, or a smaller --size")
+
+
 class PictureSizeError(UserError):
     def __init__(self, height: int, width: int, expected: str, remedy: str) -> None:
         super().__init__(f"The picture is {width}x{height} px (width x height), expected {expected}", remedy)
@@ -71,11 +120,47 @@ class NotAPictureError(UsageError):
 class NotEnoughMemoryError(UserError):
     """Refused before the work: the estimated need exceeds what is free."""
 
-    def __init__(self, height: int, width: int, need: int, free: int, longest_side: int) -> None:
+    def __init__(self, height: int, width: int, need: int, free: int, longest_side: int | None) -> None:
         super().__init__(
-            f"A picture of {width}x{height} px needs about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free",
-            f"Make it smaller: --size {longest_side}",
+            f"A picture of {width}x{height} px needs about {need / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free",
+            f"Make it smaller: --size {longest_side}" if longest_side else "Close other programs",
         )
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+class OutputPatternError(UsageError):
+    def __init__(self, out: str, field: str, known: Sequence[str]) -> None:
+        super().__init__(f"--out {out} has the field {field}", f"The fields are {' '.join(known)}")
+
+
+class OutputIsOneFileError(UsageError):
+    def __init__(self, out: str, count: int) -> None:
+        super().__init__(
+            f"--out {out} is one file, but there are {count} pictures",
+            "Give a folder (end it with /) or a pattern such as 'styled/{stem}.{ext}'",
+        )
+
+
+class OutputCollisionError(UsageError):
+    def __init__(self, first: Path, second: Path, target: Path) -> None:
+        super().__init__(
+            f"{first} and {second} would both be written to {target}",
+            "Tell them apart with a pattern, such as --out '{stem}.{style}.{ext}'",
+        )
+
+
+class OutputIsInputError(UsageError):
+    def __init__(self, source: Path, target: Path) -> None:
+        problem = f"{source} would be written onto {'itself' if source == target else f'{target}, another input'}"
+        super().__init__(problem, "Choose another folder or pattern with --out")
+
+
+class OutputExistsError(UsageError):
+    def __init__(self, first: Path, count: int, total: int) -> None:
+        problem = f"{first} exists already" + (f", as do {count - 1} more of {total} outputs" if count > 1 else "")
+        super().__init__(problem, "Replace with --overwrite, keep with --skip-existing, or choose another --out")
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
@@ -88,6 +173,13 @@ class ParityError(UserError):
         super().__init__(
             f"The engine differs from PyTorch by {measured}; allowed is {limit}; nothing was written",
             "Please report it with the checkpoint; --no-verify writes the file all the same",
+        )
+
+
+class WrongCheckpointError(UserError):
+    def __init__(self, engine: Path, checkpoint: Path) -> None:
+        super().__init__(
+            f"{engine} was not made from {checkpoint}: their SHA-256 differ", "Give the checkpoint that it came from"
         )
 
 

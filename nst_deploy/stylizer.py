@@ -12,6 +12,7 @@ from PIL import Image
 
 from nst_common.errors import UsageError
 from nst_deploy.blend import blend
+from nst_deploy.color import to_rgb
 from nst_deploy.contract import MIN_SIZE, ModelContract
 from nst_deploy.errors import NotAPictureError, PictureSizeError
 from nst_deploy.runtime.backend import Backend, Device, open_backend
@@ -71,7 +72,8 @@ class Stylizer:
             keep_color: the style's luminance with the photograph's colour.
 
         Returns:
-            The same kind, shape and order. A PIL.Image comes back as RGB, or RGBA where the input had alpha.
+            The same kind, shape and order. A PIL.Image comes back as RGB, or RGBA where the input had alpha, with its
+            ICC profile where that is for RGB.
 
         Raises:
             NotAPictureError: another type, dtype or shape.
@@ -101,7 +103,8 @@ class Stylizer:
         self.close()
 
     def _style_all(self, pictures: Sequence[Image.Image | Array], strength: float, keep_color: bool) -> list[Any]:
-        arrays = [_to_array(picture) for picture in pictures]
+        decoded = [_decode(picture) for picture in pictures]
+        arrays = [array for array, _, _ in decoded]
         by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, array in enumerate(arrays):
             by_size[array.shape].append(index)
@@ -109,7 +112,8 @@ class Stylizer:
         for indices in by_size.values():
             batch = self._style_batch(np.stack([arrays[i] for i in indices]), strength, keep_color)
             for index, picture in zip(indices, batch, strict=True):
-                styled[index] = _to_kind_of(pictures[index], picture)
+                as_array = isinstance(pictures[index], np.ndarray)
+                styled[index] = picture if as_array else _to_image(picture, *decoded[index][1:])
         return styled
 
     def _style_batch(self, batch: Array, strength: float, keep_color: bool) -> Array:
@@ -134,19 +138,22 @@ def _check(array: NDArray[Any]) -> Array:
     return cast("Array", array)
 
 
-def _to_array(picture: object) -> Array:
+def _decode(picture: object) -> tuple[Array, Image.Image | None, bytes | None]:
+    """uint8 ``[H, W, 3]``, alpha (mode L) where there is one, and the ICC profile of the pixels."""
     if isinstance(picture, Image.Image):
-        return np.asarray(picture.convert("RGB"))
+        rgb, profile = to_rgb(picture)
+        alpha = rgb.getchannel("A") if rgb.mode == "RGBA" else None
+        return np.asarray(rgb.convert("RGB")), alpha, profile
     if isinstance(picture, np.ndarray) and picture.ndim == FRAME_DIMS:
-        return _check(picture)
+        return _check(picture), None, None
     given = f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
     raise NotAPictureError(given)
 
 
-def _to_kind_of(original: Image.Image | Array, styled: Array) -> Image.Image | Array:
-    if isinstance(original, np.ndarray):
-        return styled
+def _to_image(styled: Array, alpha: Image.Image | None, profile: bytes | None) -> Image.Image:
     picture = Image.fromarray(styled)
-    if original.has_transparency_data:
-        picture.putalpha(original.convert("RGBA").getchannel("A"))
+    if alpha is not None:
+        picture.putalpha(alpha)
+    if profile is not None:
+        picture.info["icc_profile"] = profile
     return picture

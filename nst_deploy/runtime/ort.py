@@ -15,6 +15,9 @@ from nst_deploy.errors import (
     NotAnEngineError,
 )
 
+SHRINK_ARENA = (
+    "memory.enable_memory_arena_shrinkage"  # a run's option: give back afterwards what the arena does not use
+)
 ERRORS_ONLY = 3  # ONNX Runtime's log severity: what it warns of is for its own developers
 
 
@@ -33,20 +36,30 @@ class OrtBackend:
             raise EngineNotFoundError(engine)
         options = self._ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
+        # Patterns are kept per size and each holds memory of its own: +60 % after two sizes, and no time gained.
+        options.enable_mem_pattern = False
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
             session = self._ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  (its exceptions share no base class but Exception)
+        except Exception as error:
             reason = "the file is empty" if engine.stat().st_size == 0 else "it is damaged or not an ONNX model"
             raise EngineUnreadableError(engine, reason) from error
         self.contract = _read_contract(engine, session)
         self._session: Any = session
+        self._last_shape: tuple[int, ...] = ()
+        self._shrinking = self._ort.RunOptions()
+        self._shrinking.log_severity_level = ERRORS_ONLY
+        self._shrinking.add_run_config_entry(SHRINK_ARENA, "cpu:0")
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Blocks cut for one size seldom fit the next, so pictures of many sizes would pile up memory; those of one
+        # size keep it, which saves them 6 % of the time.
+        options = self._shrinking if images.shape != self._last_shape else None
+        self._last_shape = images.shape
         try:
-            styled: NDArray[np.uint8] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]
-        except Exception as error:  # noqa: BLE001  (as above)
+            styled: NDArray[np.uint8] = self._session.run([OUTPUT_NAME], {INPUT_NAME: images}, options)[0]
+        except Exception as error:
             raise BackendFailedError(self.name, str(error).strip().split("\n")[0]) from error
         return styled
 
@@ -67,7 +80,10 @@ def _read_contract(engine: Path, session: Any) -> ModelContract:
         contract = ModelContract.from_metadata(session.get_modelmeta().custom_metadata_map)
     except ContractError as error:
         raise NotAnEngineError(engine, str(error)) from error
-    for role, nodes, name in (("input", session.get_inputs(), INPUT_NAME), ("output", session.get_outputs(), OUTPUT_NAME)):
+    for role, nodes, name in (
+        ("input", session.get_inputs(), INPUT_NAME),
+        ("output", session.get_outputs(), OUTPUT_NAME),
+    ):
         given = [(node.name, node.type) for node in nodes]
         if given != [(name, "tensor(uint8)")]:
             raise NotAnEngineError(engine, f"its {role} is {given}, expected one uint8 tensor {name!r}")
