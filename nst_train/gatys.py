@@ -10,7 +10,6 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +23,11 @@ from nst_common.progress import Progress
 from nst_train.config import Device
 from nst_train.data import load_style
 from nst_train.distributed import join_processes
-from nst_train.errors import ConfigError, DescentOutOfMemoryError
+from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig, PerceptualObjective
 from nst_train.options import add_options, check_ranges, from_namespace, option
 from nst_train.pictures import check_folder, check_suffix, load_picture, save_picture, to_image
-from nst_train.pixel_descent import DescentConfig, StepReport, descend
+from nst_train.pixel_descent import DescentConfig, StepReport, descend, explain_out_of_memory, white_noise
 
 Start = Literal["content", "style", "noise"]
 
@@ -86,7 +85,7 @@ def stylize(config: GatysConfig) -> Iterator[StepReport]:
     """
     content = load_picture(config.content, "--content", long_side=config.size)
     styles = load_style(config.style, config.style_size)
-    with join_processes(config.device) as process, refuse_gracefully(content):
+    with join_processes(config.device) as process, explain_out_of_memory(content):
         objective = PerceptualObjective(config.objective, styles, vgg_weights=config.vgg_weights)
         objective.to(process.device).to(memory_format=torch.channels_last)
         targets = objective.targets(content.to(process.device))
@@ -110,7 +109,7 @@ def starting_picture(start: Start, content: Tensor, style: Tensor, seed: int) ->
     if start == "style":
         size = (content.shape[-2], content.shape[-1])
         return F.interpolate(style, size=size, mode="bilinear", antialias=True, align_corners=False)
-    return torch.rand(content.shape, generator=torch.Generator().manual_seed(seed)) * 255.0
+    return white_noise(content.shape, seed)
 
 
 def save_trace(path: Path, reports: Sequence[StepReport]) -> None:
@@ -128,21 +127,6 @@ def save_trace(path: Path, reports: Sequence[StepReport]) -> None:
             writer = csv.DictWriter(file, TRACE_FIELDS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-
-
-@contextmanager
-def refuse_gracefully(picture: Tensor) -> Iterator[None]:
-    """Turns PyTorch's ways of running out of memory into one error.
-
-    Raises:
-        DescentOutOfMemoryError: it did; ``picture`` says at which size.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # the CPU's allocator has no class of its own
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-            raise DescentOutOfMemoryError(picture.shape[-2], picture.shape[-1]) from error
-        raise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

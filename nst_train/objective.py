@@ -53,7 +53,7 @@ class ObjectiveValue(NamedTuple):
     """Scalars in float32 or better, each the mean over the batch.
 
     Attributes:
-        content, style: normalised, before their weights: 0 reaches the target, 1 is as far from it as nothing is.
+        content, style: normalised, before their weights: 0 at the target, 1 where no activation is left.
         total_variation: in squared levels of 0..255, before its weight.
         total: the weighted sum, which is minimised.
     """
@@ -168,5 +168,5 @@ def _relative_content(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _not_zero(size: Tensor) -> Tensor:
-    # Activations that are all zero are met only exactly; dividing by the least number keeps that a finite 0.
-    return size.clamp_min(torch.finfo(size.dtype).tiny)
+    # Activations that are all exactly zero have no size to compare with: their distance stays as it is.
+    return torch.where(size > 0, size, torch.ones_like(size))

@@ -4,14 +4,16 @@ Gatys, Ecker & Bethge 2016 use L-BFGS; Johnson et al. 2016 project its iterates 
 step the pixels are clamped, and what is reported and returned is always such a valid picture.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nst_train.errors import DescentDivergedError
+from nst_train.errors import DescentDivergedError, DescentOutOfMemoryError
 from nst_train.objective import ObjectiveValue
 from nst_train.options import check_ranges, option
 
@@ -78,27 +80,61 @@ def descend(
     for iteration in range(1, config.iterations + 1):
         evaluator.reuse_last = True
         optimizer.step(evaluator.closure)
+        if isinstance(optimizer, torch.optim.LBFGS):
+            optimizer.param_groups[0]["lr"] = 1.0  # of the quasi-Newton steps, which know their length
         evaluator.project()
         yield evaluator.report(iteration)
 
 
+def white_noise(shape: Sequence[int], seed: int) -> Tensor:
+    """A picture of independent levels, uniform over 0..255: float32 of ``shape``, on the CPU, the same for one seed."""
+    return torch.rand(tuple(shape), generator=torch.Generator().manual_seed(seed)) * 255.0
+
+
+@contextmanager
+def explain_out_of_memory(picture: Tensor) -> Iterator[None]:
+    """Turns PyTorch's ways of running out of memory into one error.
+
+    Args:
+        picture: ``[..., H, W]``, whose size the error names.
+
+    Raises:
+        DescentOutOfMemoryError: the block ran out of memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # the CPU's allocator has no class of its own
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise DescentOutOfMemoryError(picture.shape[-2], picture.shape[-1]) from error
+        raise
+
+
 class _Evaluator:
-    """The pixels, their objective and gradient; counts and never evaluates the same picture twice."""
+    """The pixels, their objective and gradient; counts and never evaluates the same picture twice.
+
+    The optimizer sees the objective times a constant that makes its first gradient 1 per level on average. A normalised
+    objective has gradients of about 1e-6 per level, which optimizers would take for noise or for convergence.
+    """
 
     def __init__(self, start: Tensor, objective: Callable[[Tensor], ObjectiveValue]) -> None:
         self.pixels = start.detach().clone().float().clamp_(0.0, 255.0).requires_grad_()
         self.reuse_last = False
         self._objective = objective
         self._evaluations = 0
+        self._scale = 1.0
         self._value = self._evaluate()
+        mean_gradient = float(_gradient(self.pixels).abs().mean())
+        if mean_gradient > 0 and math.isfinite(mean_gradient):
+            self._scale = 1.0 / mean_gradient
+            _gradient(self.pixels).mul_(self._scale)
 
     def closure(self) -> float:
-        """For the optimizer: the total; leaves the gradient in ``pixels.grad``."""
+        """For the optimizer: the scaled total; leaves its gradient in ``pixels.grad``."""
         if not self.reuse_last:
             self._value = self._evaluate()
         # A step begins where the one before was projected to, and there everything is known already.
         self.reuse_last = False
-        return float(self._value.total)
+        return float(self._value.total) * self._scale
 
     def project(self) -> None:
         with torch.no_grad():
@@ -115,9 +151,15 @@ class _Evaluator:
     def _evaluate(self) -> ObjectiveValue:
         with torch.enable_grad():
             value = self._objective(self.pixels)
-            (self.pixels.grad,) = torch.autograd.grad(value.total, self.pixels)
+            (gradient,) = torch.autograd.grad(value.total, self.pixels)
+        self.pixels.grad = gradient * self._scale
         self._evaluations += 1
         return ObjectiveValue(*(term.detach() for term in value))
+
+
+def _gradient(pixels: Tensor) -> Tensor:
+    assert pixels.grad is not None
+    return pixels.grad
 
 
 def _optimizer(pixels: Tensor, config: DescentConfig) -> torch.optim.Optimizer:
@@ -125,12 +167,11 @@ def _optimizer(pixels: Tensor, config: DescentConfig) -> torch.optim.Optimizer:
         return torch.optim.Adam([pixels], lr=config.adam_lr)
     return torch.optim.LBFGS(
         [pixels],
-        lr=1.0,
+        # PyTorch begins with a step whose absolute values sum to lr, far below float32's resolution of levels if lr is
+        # 1: let the line search start from 1 level per pixel.
+        lr=pixels.numel(),
         max_iter=1,  # so that every iterate can be projected; the curvature is kept between steps
         max_eval=MAX_LINE_SEARCH,
-        # A normalised objective has gradients of about 1e-6 per level: the usual tolerances would stop at once.
-        tolerance_grad=0.0,
-        tolerance_change=0.0,
         history_size=config.history,
         line_search_fn="strong_wolfe",
     )
