@@ -1,4 +1,4 @@
-"""Training of image transform networks in PyTorch: ``nst_train.fit(TrainConfig(...))``. Importing this loads no torch."""
+"""Training of image transform networks in PyTorch: ``nst_train.fit(TrainConfig(...))``. Importing this is light."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

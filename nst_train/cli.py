@@ -1,5 +1,6 @@
 """nst-train: mounts the commands fit, gatys and visualize; torch is imported only for the one that was chosen."""
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -33,3 +34,7 @@ def _run(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     code: int = import_module(COMMANDS[arguments.command][1]).run(arguments)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -80,7 +80,7 @@ class PictureStore:
         paths: picture files; those without a readable header are skipped at once.
         short_side: larger photographs are shrunk to this shorter side, px.
         budget: bytes that decoded photographs may take.
-        device: where they are kept.
+        device: where they are kept; None is the CPU.
 
     Attributes:
         skipped: files that turned out unreadable so far.
@@ -90,7 +90,7 @@ class PictureStore:
     """
 
     def __init__(
-        self, paths: Sequence[Path], *, short_side: int, budget: int, device: torch.device = torch.device("cpu")
+        self, paths: Sequence[Path], *, short_side: int, budget: int, device: torch.device | None = None
     ) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             readable = list(pool.map(_header_is_readable, paths))
@@ -99,7 +99,7 @@ class PictureStore:
         if not self.paths:
             raise ContentEmptyError(f"{self.skipped[0].parent}", f"none of {len(paths)} picture files is readable")
         self._short_side = short_side
-        self._device = device
+        self._device = device or torch.device("cpu")
         self._left = budget
         self._kept: dict[int, Tensor] = {}
         self._lock = threading.Lock()

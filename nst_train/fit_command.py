@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from nst_train.allocator import keep_freed_memory
 from nst_train.config import TrainConfig
 from nst_train.distributed import join_processes
 from nst_train.fit_options import add_arguments, config_from
@@ -22,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_from(arguments)
     if arguments.save_recipe:
         write_recipe(arguments.save_recipe, config)
+    keep_freed_memory()
     with join_processes(config.device) as process:
         trainer = Trainer(config, process)
         with _signals_stop(trainer) as received:
@@ -46,7 +48,7 @@ def _watch(trainer: Trainer) -> None:
         monitor.name_skipped()
         for report in trainer.steps():
             monitor(report)
-    if trainer.finished:
+    if trainer.step == config.steps:
         say(f"Wrote {config.out}\n")
     else:
         say(f"Stopped after step {trainer.step} of {config.steps}; continue with --resume. {config.out} is as of now\n")

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nst_train.fast_forms import self_product
+
 Reduction = Literal["mean", "none"]
 
 
@@ -40,9 +42,9 @@ def gram_matrix(features: Tensor) -> Tensor:
         ``[N, C, C]``, symmetric; float32, or float64 for float64 features.
     """
     channels, height, width = features.shape[1:]
-    with torch.autocast(features.device.type, enabled=False):  # sums over all pixels lose too much in bfloat16
-        psi = at_least_float32(features).flatten(2)  # [N, C, HW]
-        return psi @ psi.mT / (channels * height * width)
+    with torch.autocast(features.device.type, enabled=False):  # the features' own dtype decides
+        psi = features.flatten(2).mT  # [N, HW, C], a view of channels_last features
+        return self_product(psi) / (channels * height * width)
 
 
 def style_loss(output: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:

@@ -124,10 +124,11 @@ def _values(config: TrainConfig, plain: Mapping[str, Any]) -> typing.Iterator[tu
         if name in TABLES or value is None:  # TOML has no null; a missing key keeps the default, which is None
             continue
         if isinstance(held, Path):
-            value = str(held.absolute())
+            yield name, str(held.absolute())
         elif isinstance(held, tuple) and held and isinstance(held[0], Path):
-            value = [str(item.absolute()) for item in held]
-        yield name, value
+            yield name, [str(item.absolute()) for item in held]
+        else:
+            yield name, value
 
 
 def _toml(value: Any) -> str:

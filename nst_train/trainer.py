@@ -9,21 +9,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nst_common import package_version
+from nst_train.allocator import keep_freed_memory
 from nst_train.checkpoints import Checkpoint, file_sha256, load_checkpoint, save_checkpoint
 from nst_train.config import TrainConfig, as_plain, differences
 from nst_train.data import CropLoader, CropPlan, PictureStore, find_pictures, load_style
 from nst_train.distributed import Process, join_processes
 from nst_train.errors import BatchNotDivisibleError, DivergedError, ResumeMismatchError, UnfinishedRunError
+from nst_train.fast_forms import use_fast_norms
 from nst_train.objective import PerceptualObjective
 from nst_train.training_state import TrainingState, load_state, save_state
 from nst_train.transform_net import TransformNet
+
+Module = TypeVar("Module", bound=nn.Module)
 
 LOSS_ROWS = 200  # of the training record
 SMOOTHING = 0.98  # of the loss that is watched for divergence: about the last 50 steps
@@ -96,9 +100,10 @@ class Trainer:
         self.pictures = _store(config, paths, process.device)
         plan = CropPlan(config.seed, config.batch, config.crop, config.max_scale, config.flip)
         self._loader = CropLoader(self.pictures, plan, rank=process.rank, world=process.world, workers=config.workers)
-        self._objective = PerceptualObjective(
+        objective = PerceptualObjective(
             config.objective, load_style(config.style, config.style_size), vgg_weights=config.vgg_weights
-        ).to(process.device, memory_format=self._memory_format)
+        )
+        self._objective = self._place(objective)
         self._build_net()
         if earlier is not None:
             self._restore(earlier)
@@ -107,11 +112,15 @@ class Trainer:
     def _memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.config.channels_last else torch.contiguous_format
 
+    def _place(self, module: Module) -> Module:
+        return module.to(self.process.device).to(memory_format=self._memory_format)
+
     def _build_net(self) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             net = TransformNet(self.config.net)
-        self._net = net.to(self.process.device, memory_format=self._memory_format).train()
+        use_fast_norms(net)
+        self._net = self._place(net).train()
         self._average = copy.deepcopy(self._net).requires_grad_(False).eval()
         self._parameters = list(self._net.parameters())
         self._optimizer = torch.optim.Adam(self._parameters, lr=self.config.lr, fused=True)
@@ -162,16 +171,17 @@ class Trainer:
         value.total.backward()
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, config.grad_clip or math.inf)
         shared = torch.stack([part.detach().float() for part in value] + [torch.tensor(float(stop), device=device)])
-        *losses, stops = self.process.mean(shared).tolist()
-        self._check(losses[-1], float(grad_norm))
+        content_loss, style_loss, variation, total, stops = self.process.mean(shared).tolist()
+        self._check(total, float(grad_norm))
         lr = learning_rate(config, self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
         self._update_average()
         self.step += 1
-        self._note(losses)
-        return StepReport(self.step, *losses, lr=lr, grad_norm=float(grad_norm), seconds=0.0), stops == 0.0
+        self._note((content_loss, style_loss, variation, total))
+        report = StepReport(self.step, content_loss, style_loss, variation, total, lr, float(grad_norm), 0.0)
+        return report, stops == 0.0
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -306,6 +316,7 @@ def fit(config: TrainConfig, watch: Callable[[StepReport], object] | None = None
     Raises:
         UserError: what a user can mend, with the remedy.
     """
+    keep_freed_memory()
     with join_processes(config.device) as process:
         trainer = Trainer(config, process)
         for report in trainer.steps():

@@ -1,0 +1,77 @@
+"""The same functions as PyTorch's, in forms that train faster on a CPU with channels_last."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """``nn.InstanceNorm2d`` without running statistics that stays in channels_last.
+
+    PyTorch's own copies its input to contiguous and its output is contiguous too, so that every convolution around it
+    converts once more: three times the time. Group norm with one channel per group is the same function and has a fast
+    channels_last forward; its backward does not, so we bring our own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
+            return cast("Tensor", _InstanceNorm.apply(x, self.weight, self.bias, self.eps))
+        return super().forward(x)
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """``(x − mean) · rstd · weight + bias`` per picture and channel; x float ``[N, C, H, W]``, channels_last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        n, c, h, w = x.shape
+        y, mean, rstd = torch.ops.aten.native_group_norm(x, weight, bias, n, c, h * w, c, eps)
+        ctx.save_for_backward(x, mean, rstd, weight)
+        return cast("Tensor", y)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """With x̂ the normalised input: dx = weight · rstd · (g − mean(g) − x̂ · mean(g · x̂)), a line in x and g."""
+        x, mean, rstd, weight = ctx.saved_tensors
+        mean, rstd, count = mean.float(), rstd.float(), x.shape[2] * x.shape[3]  # [N, C]
+        grad_sum = grad.sum((2, 3), dtype=torch.float32)  # [N, C]
+        product_sum = rstd * ((grad * x).sum((2, 3), dtype=torch.float32) - mean * grad_sum)  # [N, C], Σ g · x̂
+        of_grad = weight * rstd
+        of_x = -of_grad * rstd * product_sum / count
+        constant = -of_grad * grad_sum / count - of_x * mean
+        of_grad, of_x, constant = (factor[:, :, None, None].to(x.dtype) for factor in (of_grad, of_x, constant))
+        grad_x = torch.addcmul(torch.addcmul(constant, x, of_x), grad, of_grad)
+        return grad_x, product_sum.sum(0), grad_sum.sum(0), None
+
+
+def use_fast_norms(net: nn.Module) -> None:
+    """Puts ``InstanceNorm`` in place of every ``nn.InstanceNorm2d`` in ``net``, with the same parameters."""
+    for module in net.modules():
+        if type(module) is nn.InstanceNorm2d and module.affine and not module.track_running_stats:
+            module.__class__ = InstanceNorm
+
+
+def self_product(psi: Tensor) -> Tensor:
+    """``psi.mT @ psi``: float ``[N, P, C]`` -> symmetric ``[N, C, C]`` in float32 or better.
+
+    bfloat16 is multiplied as such, summed by the hardware in float32 and rounded once at the end (relative 2**-9).
+    """
+    return cast("Tensor", _SelfProduct.apply(psi))
+
+
+class _SelfProduct(torch.autograd.Function):
+    """Autograd would treat the factors as two matrices and multiply twice on the way back; once is enough."""
+
+    @staticmethod
+    def forward(ctx: Any, psi: Tensor) -> Tensor:
+        ctx.save_for_backward(psi)
+        product = psi.mT @ psi
+        return product if product.dtype in (torch.float32, torch.float64) else product.float()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (psi,) = ctx.saved_tensors
+        return cast("Tensor", psi @ (grad + grad.mT).to(psi.dtype))
