@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
 FORMAT_VERSION = 1
 INPUT_NAME = "image"  # uint8 [N, H, W, 3], RGB, 0..255
@@ -12,6 +12,9 @@ OUTPUT_NAME = "styled"  # uint8 [N, H, W, 3], RGB, same H and W
 MIN_SIZE = 8  # px: at a quarter of the resolution a reflection needs 2
 SIZE_MULTIPLE = 4  # px: two stride-2 convolutions; the graph pads right and bottom by reflection and crops again
 METADATA_PREFIX = "nst."
+
+Precision = Literal["fp32"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class ModelContract:
 
     Attributes:
         style: name of the style.
-        precision: ``fp32``.
+        precision: of every number between the two casts, ``fp32``.
         checkpoint_sha256: of the checkpoint it was exported from, hex.
         package_version: of the nst that exported it.
         working_bytes_per_pixel: estimated peak memory of a run, bytes per pixel of the batch.
@@ -50,7 +53,7 @@ class ModelContract:
     """
 
     style: str
-    precision: str
+    precision: Precision
     checkpoint_sha256: str
     package_version: str
     working_bytes_per_pixel: int
@@ -87,7 +90,7 @@ class ModelContract:
         try:
             return cls(
                 style=entries["style"],
-                precision=entries["precision"],
+                precision=_parse_precision(entries["precision"]),
                 checkpoint_sha256=entries["checkpoint_sha256"],
                 package_version=entries["package_version"],
                 working_bytes_per_pixel=int(entries["working_bytes_per_pixel"]),
@@ -98,6 +101,13 @@ class ModelContract:
             raise ContractError(f"its metadata lacks nst.{error.args[0]}") from error
         except (TypeError, ValueError) as error:
             raise ContractError(f"its metadata is malformed: {error}") from error
+
+
+def _parse_precision(text: str) -> Precision:
+    for precision in PRECISIONS:
+        if text == precision:
+            return precision
+    raise ValueError(f"precision {text!r}, expected one of {', '.join(PRECISIONS)}")
 
 
 def _parse_size(text: str) -> tuple[int, int] | None:

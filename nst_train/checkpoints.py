@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import pickle
 import typing
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,10 +99,12 @@ def _read_container(path: Path) -> Mapping[str, Any]:
             with np.load(path, allow_pickle=False) as arrays:
                 wanted = [name for name in arrays.files if foreign.is_network_variable(name)]
                 return {name: arrays[name] for name in wanted}
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: whatever does not load is reported below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it holds Python objects other than tensors, which are never loaded"
-        if zipfile.is_zipfile(path) is False and not _starts_like_pickle(path):
+        if not zipfile.is_zipfile(path) and not _starts_like_pickle(path):
             reason = "it is not a PyTorch file"
         raise CheckpointUnreadableError(path, reason) from error
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile) as error:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nst_train.transform_net import TransformNetConfig
+from nst_train.transform_net import TransformNet, TransformNetConfig
 
 StateDict: TypeAlias = dict[str, Tensor]
 
@@ -44,7 +44,7 @@ def from_pytorch_examples(tensors: Mapping[str, Tensor]) -> tuple[TransformNetCo
     """
     given = {key.removeprefix("module."): value for key, value in tensors.items()}
     given = {k: v for k, v in given.items() if not k.endswith(("running_mean", "running_var", "num_batches_tracked"))}
-    widths = tuple(_tensor(given, f"conv{i}.conv2d.weight", 4).shape[0] for i in (1, 2, 3))
+    widths = [_tensor(given, f"conv{i}.conv2d.weight").shape[0] for i in (1, 2, 3)]
     blocks = len({key.split(".")[0] for key in given if re.match(r"res\d+\.", key)})
     config = TransformNetConfig(
         widths=(widths[0], widths[1], widths[2]),
@@ -57,7 +57,8 @@ def from_pytorch_examples(tensors: Mapping[str, Tensor]) -> tuple[TransformNetCo
     cancelled = {name.replace("weight", "bias") for name in names if name.endswith("conv2d.weight")} - set(names)
     if unknown := sorted(set(given) - set(names) - cancelled):
         raise ForeignWeightsError(f"unknown tensor {unknown[0]!r} in a fast_neural_style state dict")
-    return config, {ours: _tensor(given, theirs).float() for theirs, ours in names.items()}
+    shapes = {name: value.shape for name, value in TransformNet(config).state_dict().items()}
+    return config, {ours: _tensor(given, theirs, shapes[ours]).float() for theirs, ours in names.items()}
 
 
 def _pytorch_examples_names(blocks: int) -> dict[str, str]:
@@ -76,11 +77,13 @@ def _pytorch_examples_names(blocks: int) -> dict[str, str]:
     return names
 
 
-def _tensor(tensors: Mapping[str, Tensor], name: str, dims: int | None = None) -> Tensor:
+def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size | None = None) -> Tensor:
     if name not in tensors:
         raise ForeignWeightsError(f"tensor {name!r} is missing")
-    if dims is not None and tensors[name].ndim != dims:
-        raise ForeignWeightsError(f"tensor {name!r} has shape {list(tensors[name].shape)}, expected {dims} dimensions")
+    given = tensors[name].shape
+    if not given or (shape is not None and given != shape):
+        expected = "a kernel" if shape is None else str(list(shape))
+        raise ForeignWeightsError(f"tensor {name!r} has shape {list(given)}, expected {expected}")
     return tensors[name]
 
 

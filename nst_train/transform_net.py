@@ -137,7 +137,8 @@ class ResidualBlock(nn.Module):
         self.second = ConvNormReLU(config, channels, channels, 3, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.first(x))
+        residual: Tensor = self.second(self.first(x))
+        return x + residual
 
 
 class TransformNet(nn.Module):

@@ -3,14 +3,14 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nst_common import package_version
 from nst_common.console import ArgumentParser, run_command
-from nst_common.errors import UsageError
+from nst_deploy.contract import PRECISIONS
 from nst_deploy.errors import BackendMissingError
 
 if TYPE_CHECKING:
@@ -37,17 +37,13 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from nst_deploy.export.exporter import PRECISIONS, export  # noqa: PLC0415  (torch: not for --help)
+    from nst_deploy.export.exporter import export  # noqa: PLC0415  (torch: not for --help)
 
-    if unknown := sorted(set(arguments.precision) - set(PRECISIONS)):
-        raise UsageError(f"Unknown precision {unknown[0]!r}", f"Known are {', '.join(PRECISIONS)}")
-    if unknown := sorted(set(arguments.format) - set(FORMATS)):
-        raise UsageError(f"Unknown format {unknown[0]!r}", f"Known are {', '.join(FORMATS)}")
     _say(f"reading {arguments.ckpt}")
     report = export(
         arguments.ckpt,
         arguments.out,
-        precisions=tuple(arguments.precision),
+        precisions=arguments.precision,
         static_size=arguments.static,
         verify=not arguments.no_verify,
         verify_images=arguments.verify_images,
@@ -95,8 +91,12 @@ def _parser() -> ArgumentParser:
         help="nst .pth, pytorch/examples fast_neural_style .pth, or lengstrom/fast-style-transfer .npz",
     )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: here)")
-    parser.add_argument("--format", type=_names, default=["onnx"], metavar="LIST", help=f"of {', '.join(FORMATS)}")
-    parser.add_argument("--precision", type=_names, default=["fp32"], metavar="LIST", help="of fp32")
+    parser.add_argument(
+        "--format", type=_list_of(FORMATS), default=FORMATS, metavar="LIST", help=f"of {', '.join(FORMATS)}"
+    )
+    parser.add_argument(
+        "--precision", type=_list_of(PRECISIONS), default=PRECISIONS, metavar="LIST", help=f"of {', '.join(PRECISIONS)}"
+    )
     parser.add_argument(
         "--static", type=_size, metavar="HxW", help="an engine for this one size (default: any size from 8 px)"
     )
@@ -109,8 +109,17 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _list_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """A parser of comma-separated names, of which there must be one at least and no unknown one."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(","))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
+        return names
+
+    return parse
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 from nst_common import package_version
 from nst_common.atomic_file import CannotWriteError, atomic_write
 from nst_common.errors import UsageError
-from nst_deploy.contract import MIN_SIZE, ModelContract
+from nst_deploy.contract import MIN_SIZE, PRECISIONS, ModelContract, Precision
 from nst_deploy.errors import WrongCheckpointError
 from nst_deploy.export.deployable import DeployableNet
 from nst_deploy.export.fold import fold
@@ -21,9 +20,6 @@ from nst_deploy.export.onnx_export import save_onnx, set_contract, to_onnx
 from nst_deploy.export.parity import LIMITS, ParityReport, Run, compare, verification_pictures
 from nst_deploy.runtime.backend import Backend, open_backend
 from nst_train.checkpoints import Checkpoint, load_checkpoint
-
-Precision = Literal["fp32"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 FLOAT_BYTES = 4
 # Peak memory of ONNX Runtime on the CPU, in full-resolution float activations of the first layer's width. Measured

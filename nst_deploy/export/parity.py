@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nst_deploy.contract import Parity
+from nst_deploy.contract import Parity, Precision
 from nst_deploy.errors import ParityError
 from nst_deploy.images import load_picture
 
@@ -34,7 +34,7 @@ class ParityLimit:
         return levels if self.min_psnr_db is None else f"{levels} and at least {self.min_psnr_db:g} dB"
 
 
-LIMITS = {"fp32": ParityLimit(max_levels=1)}
+LIMITS: dict[Precision, ParityLimit] = {"fp32": ParityLimit(max_levels=1)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,145 @@
+"""Checkpoints: round trips, and files that are not what they claim."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nst_common.atomic_file import CannotWriteError
+from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from nst_train.errors import CheckpointMismatchError, CheckpointNotFoundError, CheckpointUnreadableError
+from nst_train.transform_net import TransformNet, TransformNetConfig
+
+CONFIG = TransformNetConfig(widths=(4, 6, 8), blocks=2, padding="zero", upsampling="transpose", norm_eps=1e-4)
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(3)
+    record = {"steps": 12, "losses": [3.0, 2.5], "note": "tiny"}
+    return Checkpoint(CONFIG, TransformNet(CONFIG).state_dict(), "tiny", record=record)
+
+
+def test_a_checkpoint_rebuilds_its_own_net(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    save_checkpoint(tmp_path / "any.name", checkpoint)
+    loaded = load_checkpoint(tmp_path / "any.name")
+    assert (loaded.config, loaded.style, loaded.record) == (CONFIG, "tiny", checkpoint.record)
+    image = torch.rand(1, 3, 17, 22) * 255
+    assert torch.equal(loaded.build()(image), checkpoint.build()(image))
+    assert not loaded.build().training
+
+
+def test_half_precision_weights_become_a_float_net(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    halved = {key: value.half() for key, value in checkpoint.state.items()}
+    save_checkpoint(tmp_path / "half.pth", Checkpoint(CONFIG, halved, "tiny"))
+    assert all(p.dtype == torch.float32 for p in load_checkpoint(tmp_path / "half.pth").build().parameters())
+
+
+def test_the_file_is_identified_by_content_not_name(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    save_checkpoint(tmp_path / "tiny.npz", checkpoint)
+    assert load_checkpoint(tmp_path / "tiny.npz").origin == "nst"
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"none\.pth"):
+        load_checkpoint(tmp_path / "none.pth")
+
+
+class Bomb:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle", "npz"])
+def test_a_pickle_bomb_is_refused_and_does_not_go_off(tmp_path: Path, how: str) -> None:
+    target, path = tmp_path / "exploded", tmp_path / "bomb.pth"
+    if how == "torch":
+        torch.save({"conv1.conv2d.weight": Bomb(target)}, path)
+    elif how == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(target)))
+    else:
+        with path.open("wb") as file:
+            np.savez(file, Variable=np.array([Bomb(target)], dtype=object))
+    with pytest.raises(CheckpointUnreadableError, match=r"bomb\.pth"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_file(tmp_path: Path, checkpoint: Checkpoint, keep: float) -> None:
+    save_checkpoint(tmp_path / "whole.pth", checkpoint)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: keep if isinstance(keep, int) else int(len(whole) * keep)])
+    with pytest.raises(CheckpointUnreadableError, match=r"cut\.pth"):
+        load_checkpoint(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("content", [b"just text\n" * 50, b"\x89PNG\r\n\x1a\n" + b"\0" * 64])
+def test_a_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "other.pth").write_bytes(content)
+    with pytest.raises(CheckpointUnreadableError, match="expected an nst"):
+        load_checkpoint(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("content", [{"features.0.weight": torch.zeros(3)}, [1, 2], {}])
+def test_weights_of_no_known_network(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "vgg.pth")
+    with pytest.raises(CheckpointUnreadableError):
+        load_checkpoint(tmp_path / "vgg.pth")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "named"),
+    [
+        (lambda c: c["state"].pop("encoder.1.conv.weight"), "encoder.1.conv.weight"),
+        (lambda c: c["state"].update({"head.conv.bias": torch.zeros(5)}), "head.conv.bias"),
+        (lambda c: c["state"].update({"surplus": torch.zeros(5)}), "surplus"),
+        (lambda c: c["state"].update({"head.conv.bias": 3.0}), "head.conv.bias"),
+        (lambda c: c["config"].update(padding="mirror"), "padding"),
+        (lambda c: c["config"].update(widths=(4, 6)), "widths"),
+        (lambda c: c["config"].pop("blocks"), "blocks"),
+        (lambda c: c.pop("record"), "record"),
+    ],
+)
+def test_a_damaged_entry_is_named(tmp_path: Path, checkpoint: Checkpoint, break_it: object, named: str) -> None:
+    save_checkpoint(tmp_path / "a.pth", checkpoint)
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    break_it(content)
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(CheckpointMismatchError, match=named.replace(".", r"\.")):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_newer_format_says_so(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    save_checkpoint(tmp_path / "a.pth", checkpoint)
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    torch.save({**content, "version": 99}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointUnreadableError, match="format version is 99"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, checkpoint)
+    before = path.read_bytes()
+
+    def full(content: object, file: Path) -> None:
+        file.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CannotWriteError, match="No space left"):
+        save_checkpoint(path, checkpoint)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
