@@ -92,4 +92,6 @@ def deep_to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
     if not whole and low >= 0 and high <= 255:
         low, high = 0.0, 1.0 if high <= 1 else 255.0
     floats = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
-    return np.rint((floats - low) * (255 / (high - low) if high > low else 0.0)).astype(np.uint8)
+    if high == low:
+        return np.zeros(values.shape, np.uint8)
+    return np.rint((floats - low) * 255 / (high - low)).astype(np.uint8)

@@ -23,7 +23,7 @@ from nst_deploy.errors import (
 )
 
 DEFAULT_QUALITY = 95  # of 1..100: brush strokes are all fine detail, and artefacts show early in them
-FULL_CHROMA_QUALITY = 90  # from here on JPEG keeps colour at full resolution
+FULL_CHROMA_QUALITY = 90  # from here on colour keeps its full resolution, in the formats that can
 REDUCED_DECODING = {"JPEG", "MPO"}
 DRAFT_GAP = 2  # a JPEG may be decoded at a fraction of its size, but at no less than this times the size asked for
 
@@ -56,6 +56,7 @@ WITH_ALPHA = {"PNG", "WEBP", "AVIF", "TIFF", "GIF", "JPEG2000", "TGA", "QOI", "S
 WITH_PROFILE = {"JPEG", "PNG", "WEBP", "AVIF", "TIFF"}
 WITH_EXIF = WITH_PROFILE
 LOSSY = {"JPEG", "WEBP", "AVIF"}  # those that --quality is for
+CHROMA_OPTION = {"JPEG", "AVIF"}
 
 EXIF_LIMIT = 65_000  # bytes: a JPEG segment holds 65 533
 EXIF_TAGS = (
@@ -111,7 +112,7 @@ def measure_picture(path: Path, longest_side: int | None = None) -> PictureSize:
     """
     with _opened(path, longest_side) as image:
         width, height = image.size
-        if _orientation(image) >= 5:  # 5..8 lie on their side
+        if _orientation(image) >= 5 and image.format != "TIFF":  # 5..8 lie on their side; TIFF's reader knows that
             width, height = height, width
         width, height = _fit((width, height), longest_side)
         return PictureSize(height, width, image.width * image.height, image.format in REDUCED_DECODING)
@@ -256,10 +257,8 @@ def _encode(path: Path, picture: Picture, name: str, quality: int) -> bytes:
         options["exif"] = picture.exif
     if name in LOSSY:
         options["quality"] = quality
-    if name == "JPEG":
+    if name in CHROMA_OPTION:
         options["subsampling"] = "4:4:4" if quality >= FULL_CHROMA_QUALITY else "4:2:0"
-    if name == "TIFF":
-        options["compression"] = "tiff_adobe_deflate"
     encoded = io.BytesIO()  # not the file itself: Pillow's encoders do not say why a write failed
     try:
         image.save(encoded, name, **options)
