@@ -3,7 +3,7 @@
 For every held-out photograph the objective of the net's output is placed on the trace of L-BFGS, which starts from the
 photograph and minimises the very objective that the net was trained on: same layers, weights, painting and VGG; strong
 Wolfe line search, pixels clamped to 0..255 after every iteration. An iteration is one L-BFGS iteration, that is one
-search direction with its line search (about two evaluations of the objective). The figure is the first iteration whose
+search direction with its line search (mostly a single evaluation of the objective). The figure is the first iteration whose
 objective is no higher than the net's; the optimisation stops there, or at ``--iterations``, and then the figure is a
 lower bound and marked as one. A style's ``lbfgs_iterations`` is the median over its photographs.
 
@@ -15,6 +15,7 @@ Photographs that are finished are kept in the results file after each one, so an
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -198,6 +199,7 @@ def save_results(out: Path, results: Mapping[str, Any]) -> None:
 
 PLOT = (960, 540)  # px
 FRAME = (90, 70, 930, 470)  # px; left, top, right, bottom
+RATIOS = (0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 50)
 INK, PALE, CURVE, MARK = (20, 20, 20), (215, 215, 215), (120, 150, 200), (200, 60, 40)
 
 
@@ -208,30 +210,28 @@ def draw_plot(name: str, entry: Mapping[str, Any]) -> Image.Image:
         for photo, values in entry["photos"].items()
     }
     longest = max(len(trace) - 1 for trace in traces.values()) or 1
-    highest = max(max(trace) for trace in traces.values())
-    lowest = min(0.9, *(min(trace) for trace in traces.values()))
+    highest = math.log(max(max(trace) for trace in traces.values()))
+    lowest = math.log(min(0.9, *(min(trace) for trace in traces.values())))
     plot = Image.new("RGB", PLOT, (255, 255, 255))
     draw = ImageDraw.Draw(plot)
     left, top, right, bottom = FRAME
 
     def place(iteration: float, ratio: float) -> tuple[float, float]:
         across = left + (right - left) * iteration / longest
-        return across, bottom - (bottom - top) * (ratio - lowest) / (highest - lowest)
+        return across, bottom - (bottom - top) * (math.log(ratio) - lowest) / (highest - lowest)
 
     font, small = ImageFont.load_default(18), ImageFont.load_default(14)
     more = "at least " if entry["is_lower_bound"] else ""
-    draw.text(
-        (left, 20), f"{name}: one pass equals {more}{entry['lbfgs_iterations']:g} L-BFGS iterations (median)", INK, font
-    )
-    for step in range(5):
-        iteration = longest * step / 4
-        x, _ = place(iteration, lowest)
+    title = f"{name}: one pass equals {more}{entry['lbfgs_iterations']:g} L-BFGS iterations (median)"
+    draw.text((left, 20), title, INK, font)
+    for iteration in range(0, longest + 1, math.ceil(longest / 8)):
+        x, _ = place(iteration, 1)
         draw.line((x, top, x, bottom), PALE)
-        draw.text((x, bottom + 8), f"{iteration:.0f}", INK, small, anchor="ma")
-    for ratio in range(1, int(highest) + 1):
+        draw.text((x, bottom + 8), f"{iteration}", INK, small, anchor="ma")
+    for ratio in (ratio for ratio in RATIOS if lowest <= math.log(ratio) <= highest):
         _, y = place(0, ratio)
         draw.line((left, y, right, y), MARK if ratio == 1 else PALE, 2 if ratio == 1 else 1)
-        draw.text((left - 8, y), f"{ratio}", INK, small, anchor="rm")
+        draw.text((left - 8, y), f"{ratio:g}", INK, small, anchor="rm")
     for trace in traces.values():
         draw.line([place(i, ratio) for i, ratio in enumerate(trace)], CURVE, 2)
         x, y = place(len(trace) - 1, trace[-1])

@@ -108,13 +108,14 @@ def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint:
     parser.add_argument(flag(field.name), dest=field.name, **keywords)
 
 
-def _several(item: type[Any]) -> Callable[[str], tuple[Any, ...]]:
+def _several(item: Any) -> Callable[[str], tuple[Any, ...]]:
     """Values may stand apart or be joined by commas; a path may itself hold a comma."""
+    kind = type(typing.get_args(item)[0]) if typing.get_origin(item) is typing.Literal else item
 
     def parse(text: str) -> tuple[Any, ...]:
-        return (Path(text),) if item is Path else tuple(item(part) for part in text.split(",") if part)
+        return (Path(text),) if kind is Path else tuple(kind(part) for part in text.split(",") if part)
 
-    parse.__name__ = item.__name__  # argparse's complaint names it
+    parse.__name__ = kind.__name__  # argparse's complaint names it
     return parse
 
 

@@ -1,7 +1,7 @@
 """Optimises the pixels of one picture against an objective: the slow method that a feed-forward net replaces.
 
 Gatys, Ecker & Bethge 2016 use L-BFGS; Johnson et al. 2016 project its iterates onto 0..255, and so do we: after every
-step the pixels are clamped, and what is reported and returned is always such a valid picture.
+iteration the pixels are clamped, and what is evaluated and reported is always such a valid picture.
 """
 
 import math
@@ -26,8 +26,8 @@ MAX_LINE_SEARCH = 25  # evaluations in one L-BFGS iteration, PyTorch's own bound
 class DescentConfig:
     """How the pixels are optimised.
 
-    One iteration of L-BFGS is one search direction with its line search, about two evaluations of the objective and
-    its gradient; one of Adam is one evaluation.
+    One iteration of L-BFGS is one search direction with its line search, mostly a single evaluation of the objective
+    and its gradient; one of Adam is always one evaluation.
 
     Raises:
         ConfigError: a number out of its range.
@@ -78,11 +78,11 @@ def descend(
     optimizer = _optimizer(evaluator.pixels, config)
     yield evaluator.report(0)
     for iteration in range(1, config.iterations + 1):
-        evaluator.reuse_last = True
+        before = evaluator.pixels.detach().clone()
         optimizer.step(evaluator.closure)
+        clamped = evaluator.project()
         if isinstance(optimizer, torch.optim.LBFGS):
-            optimizer.param_groups[0]["lr"] = 1.0  # of the quasi-Newton steps, which know their length
-        evaluator.project()
+            _correct(optimizer, evaluator.pixels, before, clamped=clamped)
         yield evaluator.report(iteration)
 
 
@@ -110,36 +110,58 @@ def explain_out_of_memory(picture: Tensor) -> Iterator[None]:
 
 
 class _Evaluator:
-    """The pixels, their objective and gradient; counts and never evaluates the same picture twice.
+    """The pixels, and the objective of the picture that they stand for, with its gradient.
 
-    The optimizer sees the objective times a constant that makes its first gradient 1 per level on average. A normalised
+    That picture is the pixels clamped to 0..255, but those that were at their limit and would only have been pushed
+    beyond it when the iteration began stay there until it ends: so the optimizer's function is as smooth along its
+    search direction as the objective is (a two-metric projection; Bertsekas 1982).
+
+    The optimizer sees the objective times a constant that makes the first gradient 1 per level on average: a normalised
     objective has gradients of about 1e-6 per level, which optimizers would take for noise or for convergence.
     """
 
+    _picture: Tensor  # evaluated last
+    _gradient: Tensor
+    _value: ObjectiveValue
+    _held: Tensor  # bool, like the picture
+    _base: Tensor  # where the held ones stay
+
     def __init__(self, start: Tensor, objective: Callable[[Tensor], ObjectiveValue]) -> None:
-        self.pixels = start.detach().clone().float().clamp_(0.0, 255.0).requires_grad_()
-        self.reuse_last = False
+        picture = start.detach().float().contiguous().clamp(0.0, 255.0)
+        self.pixels = picture.clone().requires_grad_()
         self._objective = objective
         self._evaluations = 0
-        self._scale = 1.0
-        self._value = self._evaluate()
-        mean_gradient = float(_gradient(self.pixels).abs().mean())
-        if mean_gradient > 0 and math.isfinite(mean_gradient):
-            self._scale = 1.0 / mean_gradient
-            _gradient(self.pixels).mul_(self._scale)
+        self._evaluate(picture)
+        mean_gradient = float(self._gradient.abs().mean())
+        self._scale = 1.0 / mean_gradient if 0 < mean_gradient < math.inf else 1.0
+        self._hold()
 
     def closure(self) -> float:
         """For the optimizer: the scaled total; leaves its gradient in ``pixels.grad``."""
-        if not self.reuse_last:
-            self._value = self._evaluate()
-        # A step begins where the one before was projected to, and there everything is known already.
-        self.reuse_last = False
+        pixels = self.pixels.detach()
+        self._evaluate(self._stood_for())
+        still = self._held | (pixels < 0.0) | (pixels > 255.0)
+        self.pixels.grad = self._gradient.masked_fill(still, 0.0).mul_(self._scale)
         return float(self._value.total) * self._scale
 
-    def project(self) -> None:
+    def project(self) -> bool:
+        """Ends an iteration: the pixels become the picture that they stand for; whether any of them had to change."""
+        picture = self._stood_for()
+        changed = not torch.equal(picture, self.pixels.detach())
         with torch.no_grad():
-            self.pixels.clamp_(0.0, 255.0)
-        self._value = self._evaluate()
+            self.pixels.copy_(picture)
+        self._evaluate(picture)
+        self._hold()
+        return changed
+
+    def _stood_for(self) -> Tensor:
+        pixels = self.pixels.detach()
+        return torch.where(self._held, self._base, pixels.clamp(0.0, 255.0))
+
+    def _hold(self) -> None:
+        """From here on, the pixels at a limit that the gradient would push beyond it stay as they are now."""
+        self._base = self._picture
+        self._held = ((self._base <= 0.0) & (self._gradient > 0)) | ((self._base >= 255.0) & (self._gradient < 0))
 
     def report(self, iteration: int) -> StepReport:
         content, style, variation, total = (float(term) for term in self._value)
@@ -148,18 +170,24 @@ class _Evaluator:
         image = self.pixels.detach().clone()
         return StepReport(iteration, self._evaluations, content, style, variation, total, image)
 
-    def _evaluate(self) -> ObjectiveValue:
+    def _evaluate(self, picture: Tensor) -> None:
+        if self._evaluations and torch.equal(picture, self._picture):
+            return  # a line search ends, and the next begins, where it has just been
         with torch.enable_grad():
-            value = self._objective(self.pixels)
-            (gradient,) = torch.autograd.grad(value.total, self.pixels)
-        self.pixels.grad = gradient * self._scale
+            variable = picture.clone().requires_grad_()
+            value = self._objective(variable)
+            (gradient,) = torch.autograd.grad(value.total, variable)
         self._evaluations += 1
-        return ObjectiveValue(*(term.detach() for term in value))
+        self._picture, self._gradient = picture, gradient.contiguous()
+        self._value = ObjectiveValue(*(term.detach() for term in value))
 
 
-def _gradient(pixels: Tensor) -> Tensor:
-    assert pixels.grad is not None
-    return pixels.grad
+def _correct(optimizer: torch.optim.LBFGS, pixels: Tensor, before: Tensor, *, clamped: bool) -> None:
+    """Tells L-BFGS what the projection made of its step: the curvature belongs to the way that was really gone."""
+    optimizer.param_groups[0]["lr"] = 1.0  # after the first step; quasi-Newton steps know their own length
+    state = optimizer.state[pixels]
+    if clamped and "d" in state:
+        state["d"], state["t"] = (pixels.detach() - before).flatten(), 1.0  # direction and length
 
 
 def _optimizer(pixels: Tensor, config: DescentConfig) -> torch.optim.Optimizer:

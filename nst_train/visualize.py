@@ -121,9 +121,9 @@ def feature_sheet(config: VisualizeConfig, picture: Tensor, name: str) -> Image.
     rows = [Row("", [Tile(to_image(picture), name)])]
     for layer, features in activations.items():
         maps = features[0]  # [C, h, w]
-        spread = _inside(maps).std(dim=(1, 2), correction=0)  # [C]
-        strongest = spread.argsort(descending=True, stable=True)[: config.maps]
-        tiles = [Tile(_map_image(maps[channel]), f"channel {channel}") for channel in strongest.tolist()]
+        tiles = [
+            Tile(_map_image(maps[channel]), f"channel {channel}") for channel in strongest_channels(maps, config.maps)
+        ]
         rows.append(Row(f"{layer}: {len(maps)} channels of {maps.shape[2]}x{maps.shape[1]} px", tiles))
     subtitle = (
         f"{_network_name(config)}; the {config.maps} channels of each layer that vary most, each from 0 (black) to its "
@@ -131,6 +131,12 @@ def feature_sheet(config: VisualizeConfig, picture: Tensor, name: str) -> Image.
     )
     shape = (round(FEATURE_TILE * picture.shape[-1] / picture.shape[-2]), FEATURE_TILE)
     return draw_sheet(f"Feature maps of {name}", rows, subtitle=subtitle, tile_size=shape)
+
+
+def strongest_channels(maps: Tensor, count: int) -> list[int]:
+    """Up to ``count`` channels of ``[C, h, w]``, those first that vary most inside the picture."""
+    spread = _inside(maps).std(dim=(1, 2), correction=0)  # [C]
+    return spread.argsort(descending=True, stable=True)[:count].tolist()
 
 
 def reconstruction_sheet(
