@@ -45,6 +45,16 @@ class BackendMissingError(UserError):
         super().__init__(f"{package} is not installed", f"Install it: pip install 'nst[{extra}]'")
 
 
+class BackendBrokenError(UserError):
+    """The package is there but does not load: a half-made installation, or a system library that it lacks."""
+
+    def __init__(self, package: str, reason: str) -> None:
+        super().__init__(
+            f"{package} is installed but cannot be loaded: {reason}",
+            f"Install it anew: pip install --force-reinstall {package}",
+        )
+
+
 class BackendFailedError(UserError):
     """The back end gave up on a picture it had accepted."""
 

@@ -44,7 +44,7 @@ def open_backend(engine: Path, device: Device = "auto", *, threads: int | None =
         threads: CPU threads for one run; None lets the runtime take every core.
 
     Raises:
-        BackendMissingError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
+        BackendMissingError, BackendBrokenError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
     """
     # One vendor library is imported only when it is about to be used: it is most of a cold start.
     from nst_deploy.runtime.ort import OrtBackend  # noqa: PLC0415

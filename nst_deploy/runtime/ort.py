@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nst_deploy.contract import INPUT_NAME, OUTPUT_NAME, ContractError, ModelContract
 from nst_deploy.errors import (
+    BackendBrokenError,
     BackendFailedError,
     BackendMissingError,
     EngineNotFoundError,
@@ -25,7 +26,7 @@ class OrtBackend:
     """ONNX Runtime on the CPU. Sessions are thread-safe, so one serves every thread.
 
     Raises:
-        BackendMissingError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
+        BackendMissingError, BackendBrokenError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
     """
 
     name = "onnxruntime-cpu"
@@ -70,8 +71,12 @@ class OrtBackend:
 def _import_onnxruntime() -> Any:
     try:
         import onnxruntime  # noqa: PLC0415  (an optional extra)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise BackendMissingError("onnxruntime", "cpu") from error
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):
+            raise error.__cause__ from None  # a signal while it was loading, which its C++ code wraps
+        raise BackendBrokenError("onnxruntime", str(error).split("\n")[0]) from error
     return onnxruntime
 
 

@@ -9,12 +9,14 @@ from onnx import TensorProto
 from nst_common.errors import UserError
 from nst_deploy.contract import ModelContract, Parity
 from nst_deploy.errors import (
+    BackendBrokenError,
     BackendFailedError,
     BackendMissingError,
     EngineNotFoundError,
     EngineUnreadableError,
     NotAnEngineError,
 )
+from nst_deploy.runtime import ort
 from nst_deploy.runtime.backend import open_backend
 from nst_deploy.runtime.ort import OrtBackend
 from tests.engines import CONTRACT, negative, write_engine
@@ -115,6 +117,18 @@ def test_without_onnxruntime_the_extra_is_named(engine: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendMissingError, match=r"pip install 'nst\[cpu\]'"):
         OrtBackend(engine)
+
+
+@pytest.mark.parametrize("cause", [KeyboardInterrupt(), SystemExit(143), None])
+def test_an_import_that_fails(monkeypatch: pytest.MonkeyPatch, cause: BaseException | None) -> None:
+    def broken(*_: object) -> None:
+        raise ImportError("initialization failed\nmore") from cause
+
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr("builtins.__import__", broken)
+    expected = type(cause) if cause else BackendBrokenError
+    with pytest.raises(expected, match=None if cause else r"cannot be loaded: initialization failed\. Install"):
+        ort._import_onnxruntime()
 
 
 def test_nothing_heavy_is_imported(engine: Path) -> None:
