@@ -104,6 +104,12 @@ class TrainConfig:
         at_most=0.999999,
     )
     seed: int = _schedule("of the first weights and of every crop", 0, at_least=0)
+    init: Path | None = _schedule(
+        "start from another style's net instead of random weights: a fraction of the steps is enough",
+        None,
+        metavar="FILE.pth",
+        shapes_weights=False,  # its sha256 is compared instead
+    )
 
     device: Device = _machine("auto takes the GPU where there is one", "auto", shapes_weights=False)
     precision: Precision = _machine(
@@ -166,15 +172,21 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def as_plain(config: TrainConfig) -> dict[str, Any]:
-    """The config as numbers, strings, lists and dicts: for checkpoints (``weights_only=True``) and recipes."""
+def as_plain(config: TrainConfig, *, folders: bool = True) -> dict[str, Any]:
+    """The config as numbers, strings, lists and dicts: for checkpoints (``weights_only=True``) and recipes.
+
+    Args:
+        folders: keep the folders of paths; without them a file may be published and says nothing of its maker's disk.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, tuple | list):
             return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
+        if isinstance(value, Path):
+            return str(value) if folders else value.name
+        return value
 
     converted: dict[str, Any] = plain(dataclasses.asdict(config))
     return converted

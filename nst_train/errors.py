@@ -70,6 +70,15 @@ class StyleUnreadableError(UserError):
         super().__init__(f"Cannot read the style picture {path}: {reason}", "Give --style a JPEG, PNG or WebP file")
 
 
+class InitMismatchError(UserError):
+    """The net to start from has another architecture than the one to train."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(
+            f"Cannot start from {path}: its {found}", "Start from a net of the same kind, or train without --init"
+        )
+
+
 class ResumeMismatchError(UserError):
     """A training state belongs to another configuration; each difference is named."""
 
