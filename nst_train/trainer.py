@@ -21,11 +21,17 @@ from nst_train.checkpoints import Checkpoint, file_sha256, load_checkpoint, save
 from nst_train.config import TrainConfig, as_plain, differences
 from nst_train.data import CropLoader, CropPlan, PictureStore, find_pictures, load_style
 from nst_train.distributed import Process, join_processes
-from nst_train.errors import BatchNotDivisibleError, DivergedError, ResumeMismatchError, UnfinishedRunError
-from nst_train.fast_forms import use_fast_norms
+from nst_train.errors import (
+    BatchNotDivisibleError,
+    DivergedError,
+    InitMismatchError,
+    ResumeMismatchError,
+    UnfinishedRunError,
+)
+from nst_train.fast_forms import use_fast_forms
 from nst_train.objective import PerceptualObjective
 from nst_train.training_state import TrainingState, load_state, save_state
-from nst_train.transform_net import TransformNet
+from nst_train.transform_net import TransformNet, TransformNetConfig
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -119,7 +125,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             net = TransformNet(self.config.net)
-        use_fast_norms(net)
+        if self.config.init is not None:
+            net.load_state_dict(_weights_to_start_from(self.config.init, self.config.net))
+        use_fast_forms(net)
         self._net = self._place(net).train()
         self._average = copy.deepcopy(self._net).requires_grad_(False).eval()
         self._parameters = list(self._net.parameters())
@@ -232,7 +240,7 @@ class Trainer:
         """The net as it would be shipped now: averaged weights, and the record of how they came about."""
         state = {name: value.detach().cpu().contiguous().clone() for name, value in self._average.state_dict().items()}
         record = {
-            "config": as_plain(self.config),
+            "config": as_plain(self.config, folders=False),
             "inputs": self._inputs,
             "step": self.step,
             "seconds": self._seconds,
@@ -346,7 +354,19 @@ def _fingerprints(config: TrainConfig, paths: Sequence[Path]) -> dict[str, str]:
         "style": file_sha256(config.style) if config.style.is_file() else "",
         "list of photographs": hashlib.sha256(listing.encode()).hexdigest(),
         "VGG file": file_sha256(config.vgg_weights) if config.vgg_weights and config.vgg_weights.is_file() else "",
+        "net to start from": file_sha256(config.init) if config.init and config.init.is_file() else "",
     }
+
+
+def _weights_to_start_from(path: Path, wanted: TransformNetConfig) -> dict[str, Tensor]:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.config != wanted:
+        mine, theirs = dataclasses.asdict(wanted), dataclasses.asdict(checkpoint.config)
+        found = "; ".join(
+            f"{name} is {theirs[name]}, asked for is {mine[name]}" for name in mine if mine[name] != theirs[name]
+        )
+        raise InitMismatchError(path, found)
+    return checkpoint.build().state_dict()
 
 
 def _device_name(process: Process) -> str:
