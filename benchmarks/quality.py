@@ -2,8 +2,8 @@
 
 For every held-out photograph the objective of the net's output is placed on the trace of L-BFGS, which starts from the
 photograph and minimises the very objective that the net was trained on: same layers, weights, painting and VGG; strong
-Wolfe line search, pixels clamped to 0..255 after every iteration. An iteration is one L-BFGS iteration, that is one
-search direction with its line search (mostly a single evaluation of the objective). The figure is the first iteration whose
+Wolfe line search, pixels clamped to 0..255 in every iteration. An iteration is one L-BFGS iteration: one search
+direction with its line search, mostly a single evaluation of the objective. The figure is the first iteration whose
 objective is no higher than the net's; the optimisation stops there, or at ``--iterations``, and then the figure is a
 lower bound and marked as one. A style's ``lbfgs_iterations`` is the median over its photographs.
 
