@@ -56,7 +56,7 @@ class VisualizeConfig:
     size: int = option("shrink the pictures to this longer side, px", 256, metavar="PX", at_least=1)
     seed: int = option("of the noise that every reconstruction begins with", 0, at_least=0)
     smoothness: float = option(
-        "weight of the total variation in reconstructions, per squared level of 0..255", 1e-6, metavar="W", at_least=0
+        "weight of the total variation in reconstructions, per squared level of 0..255", 5e-6, metavar="W", at_least=0
     )
     vgg_weights: Path | None = option(
         "VGG state dict (.pth or .safetensors) instead of torchvision's download", None, metavar="FILE"
