@@ -256,6 +256,14 @@ def test_reducing_a_huge_jpeg_is_cheap_and_good(tmp_path: Path) -> None:
     assert psnr(load_picture(path, 160).rgb, exact) > 40
 
 
+def test_reducing_averages(tmp_path: Path) -> None:
+    """Stripes too fine for the smaller picture become their mean; leaving out pixels would give one or the other."""
+    stripes = np.zeros((40, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    save_picture(tmp_path / "a.png", Picture(stripes))
+    assert np.abs(load_picture(tmp_path / "a.png", 32).rgb[4:-4, 4:-4] - 100.0).max() <= 3
+
+
 def test_reduced_transparency_does_not_bleed(tmp_path: Path) -> None:
     """Hidden red beside opaque green stays out of what is seen."""
     rgb = np.zeros((64, 64, 3), np.uint8)
