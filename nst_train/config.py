@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig
+from nst_train.options import check_ranges
 from nst_train.transform_net import TransformNetConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -141,35 +142,32 @@ class TrainConfig:
     objective: ObjectiveConfig = field(default=ObjectiveConfig(), metadata={"group": "objective"})
 
     def __post_init__(self) -> None:
-        for option in dataclasses.fields(self):
-            if "at_least" in option.metadata:
-                _check_range(option, getattr(self, option.name))
+        self._take_texts_as_paths()
+        check_ranges(self)
         if not self.content:
             raise ConfigError("--content", "no folder given", "Give --content a folder with photographs")
         if not self.style_size:
             raise ConfigError("--style-size", "no size given", "Give at least one, as --style-size 512")
+        if len(self.net.widths) != 3 or min(self.net.widths) < 1 or self.net.blocks < 0:
+            given = f"{self.net.widths} and {self.net.blocks} blocks"
+            raise ConfigError("--widths", f"{given} given", "Give three numbers of channels, as --widths 32 64 128")
         if self.final_lr > self.lr:
             raise ConfigError("--final-lr", f"{self.final_lr:g} is above --lr {self.lr:g}", "Let it decay")
+
+    def _take_texts_as_paths(self) -> None:
+        """From Python, ``style="painting.jpg"`` and ``content="photographs"`` are meant clearly enough."""
+        for name in ("style", "out", "vgg_weights", "init", "log_dir"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value))
+        for name in ("content", "sample"):
+            value = getattr(self, name)
+            paths = (value,) if isinstance(value, str | Path) else value
+            object.__setattr__(self, name, tuple(Path(path) for path in paths))
 
     @property
     def state_path(self) -> Path:
         """What ``--resume`` reads: beside ``out``, with everything that the next step depends on."""
         return self.out.with_name(f"{self.out.stem}.state.pth")
-
-
-def _check_range(option: "dataclasses.Field[Any]", value: Any) -> None:
-    low, high = option.metadata["at_least"], option.metadata["at_most"]
-    for number in value if isinstance(value, tuple) else (value,):
-        if not isinstance(number, int | float) or isinstance(number, bool):
-            continue
-        if not low <= number <= high:  # also false for NaN
-            expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
-            raise ConfigError(flag(option.name), f"{number:g} given, expected {expected}")
-
-
-def flag(name: str) -> str:
-    """``style_size`` -> ``--style-size``."""
-    return "--" + name.replace("_", "-")
 
 
 def as_plain(config: TrainConfig, *, folders: bool = True) -> dict[str, Any]:

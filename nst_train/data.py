@@ -4,10 +4,11 @@ Every crop is a pure function of (seed, step, its index in the whole batch): wha
 processes, and wherever a training was interrupted, step n sees the same pictures.
 """
 
+import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,25 +27,21 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
-def find_pictures(folders: Sequence[Path], exclude: Collection[str] = ()) -> list[Path]:
-    """All picture files under ``folders``, recursively, sorted within each; without those named in ``exclude``.
+def find_pictures(folders: Sequence[Path]) -> list[Path]:
+    """All picture files under ``folders``, recursively, sorted within each folder.
 
     Raises:
         ContentNotFoundError: a folder is not there.
-        ContentEmptyError: no picture file is left.
+        ContentEmptyError: no picture file is in any of them.
     """
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             raise ContentNotFoundError(folder)
         found += sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = ", ".join(map(str, folders))
     if not found:
-        raise ContentEmptyError(names, "no picture file in there")
-    kept = [path for path in found if path.name not in exclude]
-    if not kept:
-        raise ContentEmptyError(names, f"all {len(found)} picture files are held out by --exclude")
-    return kept
+        raise ContentEmptyError(", ".join(map(str, folders)), "no picture file in there")
+    return found
 
 
 def decode(path: Path, short_side: int | None = None) -> Tensor:
@@ -158,7 +155,7 @@ class CropPlan:
     def picture(self, step: int, index: int, count: int) -> int:
         """Which of ``count`` photographs crop ``index`` of ``step`` is from: each once per epoch, in a new order."""
         epoch, position = divmod(step * self.batch + index, count)
-        return int(np.random.default_rng((self.seed, epoch)).permutation(count)[position])
+        return int(_order(self.seed, epoch, count)[position])
 
     def cut(self, picture: Tensor, step: int, index: int) -> Tensor:
         """uint8 ``[3, H, W]`` -> uint8 ``[3, crop, crop]``; a photograph smaller than that is enlarged."""
@@ -170,6 +167,11 @@ class CropPlan:
         if side != self.crop:
             window = _resize(window, self.crop)
         return window.flip(-1) if self.flip and mirror < 0.5 else window
+
+
+@functools.lru_cache(maxsize=4)  # threads may be in two epochs at a time
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def _resize(window: Tensor, side: int) -> Tensor:

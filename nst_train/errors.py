@@ -228,3 +228,9 @@ class PictureUnreadableError(UserError):
 class SuffixError(UsageError):
     def __init__(self, path: Path, option: str, known: Sequence[str]) -> None:
         super().__init__(f"{option}: {path} has no known suffix", f"End it in one of {', '.join(known)}")
+
+
+class CannotCompileError(UserError):
+    def __init__(self, reason: str) -> None:
+        first = next((line for line in reason.splitlines() if line.strip()), "no reason given")
+        super().__init__(f"torch.compile failed: {first.strip()}", "Leave out --compile, or install a C++ compiler")

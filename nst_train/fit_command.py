@@ -58,9 +58,10 @@ def _headline(trainer: Trainer) -> str:
     config: TrainConfig = trainer.config
     verb = f"Resuming at step {trainer.step}:" if trainer.step else "Training:"
     world = f" × {trainer.process.world}" if trainer.process.world > 1 else ""
+    held_out = f" ({trainer.inputs.held_out} held out)" if config.exclude else ""
     return (
-        f"{verb} {config.style} on {len(trainer.pictures)} photographs, {config.steps} steps of {config.batch} crops "
-        f"of {config.crop} px, {config.precision} on {trainer.process.device.type}{world}"
+        f"{verb} {config.style} on {len(trainer.pictures)} photographs{held_out}, {config.steps} steps of "
+        f"{config.batch} crops of {config.crop} px, {config.precision} on {trainer.process.device.type}{world}"
     )
 
 

@@ -7,9 +7,10 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from nst_train.config import TrainConfig, flag
+from nst_train.config import TrainConfig
 from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig
+from nst_train.options import flag, flatten, several
 from nst_train.recipe import fields_of, read_recipe
 from nst_train.transform_net import PRESETS, TransformNetConfig
 
@@ -67,10 +68,9 @@ def _add(group: Any, field: "dataclasses.Field[Any]", hint: Any, text: str, meta
         group.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, **options)
         return
     if typing.get_origin(hint) is tuple:
-        inner = typing.get_args(hint)
-        options["nargs"] = "+" if inner[-1] is ... else len(inner)
-        hint = inner[0]
-    if typing.get_origin(hint) is typing.Literal:
+        options |= {"nargs": "+", "type": several(typing.get_args(hint)[0])}
+        options["metavar"] = metavar or ("N" if options["type"].__name__ == "int" else "NAME")
+    elif typing.get_origin(hint) is typing.Literal:
         options["choices"] = typing.get_args(hint)
     else:
         options |= {"type": hint, "metavar": metavar or ("N" if hint is int else "X" if hint is float else "NAME")}
@@ -89,10 +89,10 @@ def config_from(arguments: argparse.Namespace) -> TrainConfig:
     net, objective = values.pop("net", {}), values.pop("objective", {})
     if "preset" in given:
         net |= {"widths": PRESETS[given["preset"]].widths, "blocks": PRESETS[given["preset"]].blocks}
-    net |= {name: _tupled(given[name]) for name in NET_OPTIONS if name in given}
-    objective |= {name: _tupled(given[name]) for name in OBJECTIVE_OPTIONS if name in given}
+    net |= {name: _plain(given[name]) for name in NET_OPTIONS if name in given}
+    objective |= {name: _plain(given[name]) for name in OBJECTIVE_OPTIONS if name in given}
     options = [field for field in dataclasses.fields(TrainConfig) if "help" in field.metadata]
-    values |= {option.name: _tupled(given[option.name]) for option in options if option.name in given}
+    values |= {option.name: _plain(given[option.name]) for option in options if option.name in given}
     for option in options:
         if option.default is dataclasses.MISSING and option.name not in values:
             raise ConfigError(flag(option.name), "missing", f"Give {flag(option.name)}, or a recipe that has it")
@@ -103,5 +103,5 @@ def config_from(arguments: argparse.Namespace) -> TrainConfig:
     )
 
 
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _plain(value: Any) -> Any:
+    return flatten(value) if isinstance(value, list) else value

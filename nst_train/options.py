@@ -82,7 +82,7 @@ def _given(config: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """The values of ``config``'s own fields that were on the command line."""
     names = {field.name for field in dataclasses.fields(config)} & set(vars(arguments))
     values = {name: getattr(arguments, name) for name in names}
-    return {name: _flatten(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: flatten(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _add_inner(parser: argparse.ArgumentParser, default: Any) -> None:
@@ -102,13 +102,13 @@ def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint:
     if typing.get_origin(hint) is typing.Literal:
         keywords["choices"] = typing.get_args(hint)
     elif typing.get_origin(hint) is tuple:
-        keywords |= {"nargs": "*", "type": _several(typing.get_args(hint)[0]), "metavar": metavar}
+        keywords |= {"nargs": "*", "type": several(typing.get_args(hint)[0]), "metavar": metavar}
     else:
         keywords |= {"type": hint, "metavar": metavar}
     parser.add_argument(flag(field.name), dest=field.name, **keywords)
 
 
-def _several(item: Any) -> Callable[[str], tuple[Any, ...]]:
+def several(item: Any) -> Callable[[str], tuple[Any, ...]]:
     """Values may stand apart or be joined by commas; a path may itself hold a comma."""
     kind = type(typing.get_args(item)[0]) if typing.get_origin(item) is typing.Literal else item
 
@@ -119,7 +119,7 @@ def _several(item: Any) -> Callable[[str], tuple[Any, ...]]:
     return parse
 
 
-def _flatten(given: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def flatten(given: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(value for values in given for value in values)
 
 

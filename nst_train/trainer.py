@@ -2,14 +2,12 @@
 
 import copy
 import dataclasses
-import hashlib
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,27 +15,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nst_common import package_version
 from nst_train.allocator import keep_freed_memory
-from nst_train.checkpoints import Checkpoint, file_sha256, load_checkpoint, save_checkpoint
-from nst_train.config import TrainConfig, as_plain, differences
-from nst_train.data import CropLoader, CropPlan, PictureStore, find_pictures, load_style
+from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from nst_train.config import Precision, TrainConfig, as_plain
+from nst_train.data import CropLoader, CropPlan, load_style
 from nst_train.distributed import Process, join_processes
-from nst_train.errors import (
-    BatchNotDivisibleError,
-    DivergedError,
-    InitMismatchError,
-    ResumeMismatchError,
-    UnfinishedRunError,
-)
+from nst_train.errors import BatchNotDivisibleError, CannotCompileError, DivergedError, UnfinishedRunError
 from nst_train.fast_forms import use_fast_forms
-from nst_train.objective import PerceptualObjective
-from nst_train.training_state import TrainingState, load_state, save_state
-from nst_train.transform_net import TransformNet, TransformNetConfig
+from nst_train.loss_curve import LossCurve
+from nst_train.objective import ObjectiveValue, PerceptualObjective
+from nst_train.pictures import check_folder
+from nst_train.schedule import average_decay, learning_rate
+from nst_train.training_inputs import find_inputs, open_photographs, weights_to_start_from
+from nst_train.training_state import TrainingState, load_state, refuse_differences, remove_partial_files, save_state
+from nst_train.transform_net import TransformNet
 
 Module = TypeVar("Module", bound=nn.Module)
-
-LOSS_ROWS = 200  # of the training record
-SMOOTHING = 0.98  # of the loss that is watched for divergence: about the last 50 steps
-DIVERGED = 5.0  # times the least smoothed loss; good trainings stay within a few tenths of it
 
 
 @dataclass(frozen=True)
@@ -61,21 +53,6 @@ class StepReport:
     seconds: float
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of the step after ``step`` finished ones: grows linearly over ``warmup`` steps, then falls linearly to
-    ``final_lr`` at the last one. A function of the step alone, so that interruptions leave no trace."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    last = config.steps - 1
-    progress = (step - config.warmup) / max(last - config.warmup, 1)
-    return config.lr + (config.final_lr - config.lr) * min(progress, 1.0)
-
-
-def average_decay(config: TrainConfig, step: int) -> float:
-    """Decay of the running average of the weights; shorter at first, when the first weights are still in it."""
-    return min(config.ema, (1 + step) / (10 + step))
-
-
 class Trainer:
     """A training that can be walked through step by step, stopped and resumed.
 
@@ -83,33 +60,33 @@ class Trainer:
         config: everything about it.
         process: this process among those that train together.
 
+    Attributes:
+        inputs: the files that it reads.
+        pictures: the photographs, with those found unreadable so far.
+        step: finished steps.
+
     Raises:
-        UserError: whatever is wrong with the pictures, the VGG file, or the state to resume from.
+        UserError: whatever is wrong with the pictures, the VGG file, the place to write to or the state to resume.
     """
 
     def __init__(self, config: TrainConfig, process: Process) -> None:
         if config.batch % process.world:
             raise BatchNotDivisibleError(config.batch, process.world)
+        check_folder(config.out)
         self.config = dataclasses.replace(config, precision=_precision(config, process.device))
         self.process = process
         self.step = 0
         self._stop = False
-        self._finished_before = False
         self._state_written = False
         self._seconds = 0.0
-        self._losses: list[list[float]] = []
-        self._pending = [0.0] * 5
-        self._smoothed = [math.nan, math.inf]
-        paths = find_pictures(config.content, config.exclude)
-        self._inputs = _fingerprints(config, paths)
+        self._losses = LossCurve()
+        self.inputs = find_inputs(config)
         earlier = self._state_to_resume()
-        self.pictures = _store(config, paths, process.device)
+        self.pictures = open_photographs(config, self.inputs, process.device)
         plan = CropPlan(config.seed, config.batch, config.crop, config.max_scale, config.flip)
         self._loader = CropLoader(self.pictures, plan, rank=process.rank, world=process.world, workers=config.workers)
-        objective = PerceptualObjective(
-            config.objective, load_style(config.style, config.style_size), vgg_weights=config.vgg_weights
-        )
-        self._objective = self._place(objective)
+        styles = load_style(config.style, config.style_size)
+        self._objective = self._place(PerceptualObjective(config.objective, styles, vgg_weights=config.vgg_weights))
         self._build_net()
         if earlier is not None:
             self._restore(earlier)
@@ -126,7 +103,7 @@ class Trainer:
             torch.manual_seed(self.config.seed)
             net = TransformNet(self.config.net)
         if self.config.init is not None:
-            net.load_state_dict(_weights_to_start_from(self.config.init, self.config.net))
+            net.load_state_dict(weights_to_start_from(self.config.init, self.config.net))
         use_fast_forms(net)
         self._net = self._place(net).train()
         self._average = copy.deepcopy(self._net).requires_grad_(False).eval()
@@ -145,6 +122,7 @@ class Trainer:
         Raises:
             DivergedError: the losses left the finite numbers or rose far; the last checkpoint stays.
             CannotWriteError: a full disk; the checkpoint before stays.
+            CannotCompileError: torch.compile failed.
         """
         config = self.config
         started, before = time.monotonic(), self._seconds
@@ -153,8 +131,7 @@ class Trainer:
             stop = self._stop or time.monotonic() >= deadline
             report, everyone_goes_on = self._train_on(crops, stop)
             self._seconds = before + time.monotonic() - started
-            due = self.step % config.checkpoint_every == 0 or self.step == config.steps
-            if due or not everyone_goes_on:
+            if self.finished or not everyone_goes_on or self.step % config.checkpoint_every == 0:
                 self.save()
             yield dataclasses.replace(report, seconds=self._seconds)
             if not everyone_goes_on:
@@ -166,30 +143,40 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
+        """All steps are done."""
         return self.step == self.config.steps
 
     def _train_on(self, crops: Tensor, stop: bool) -> tuple[StepReport, bool]:
         """One step; ``crops`` is uint8 ``[batch / world, 3, crop, crop]``. Also whether no process wants to stop."""
         config, device = self.config, self.process.device
-        content = crops.to(device).to(dtype=torch.float32, memory_format=self._memory_format)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            targets = self._objective.targets(content)
-            value = self._objective(self._wrapped(content), targets)
+        value = self._losses_of(crops.to(device).to(dtype=torch.float32, memory_format=self._memory_format))
         self._optimizer.zero_grad(set_to_none=True)
-        value.total.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, config.grad_clip or math.inf)
-        shared = torch.stack([part.detach().float() for part in value] + [torch.tensor(float(stop), device=device)])
-        content_loss, style_loss, variation, total, stops = self.process.mean(shared).tolist()
-        self._check(total, float(grad_norm))
+        torch.autograd.backward(value.total)
+        grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, config.grad_clip or math.inf))
+        shared = [part.detach().float() for part in value] + [torch.tensor(float(stop), device=device)]
+        content, style, variation, total, stops = self.process.mean(torch.stack(shared)).tolist()
+        if problem := self._losses.problem(total, grad_norm):
+            raise self._diverged(problem)
         lr = learning_rate(config, self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
         self._update_average()
         self.step += 1
-        self._note((content_loss, style_loss, variation, total))
-        report = StepReport(self.step, content_loss, style_loss, variation, total, lr, float(grad_norm), 0.0)
-        return report, stops == 0.0
+        self._losses.add(self.step, config.steps, (content, style, variation, total))
+        return StepReport(self.step, content, style, variation, total, lr, grad_norm, 0.0), stops == 0.0
+
+    def _losses_of(self, content: Tensor) -> ObjectiveValue:
+        """Of the net's output for ``content``, float ``[N, 3, crop, crop]``, 0..255."""
+        with torch.autocast(content.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            targets = self._objective.targets(content)
+            try:
+                styled = self._wrapped(content)
+            except RuntimeError as error:
+                if not self.config.compile:
+                    raise
+                raise CannotCompileError(str(error)) from error
+            return cast("ObjectiveValue", self._objective(styled, targets))
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -197,27 +184,9 @@ class Trainer:
         for average, current in zip(self._average.parameters(), self._parameters, strict=True):
             average.lerp_(current, weight)
 
-    def _check(self, total: float, grad_norm: float) -> None:
-        """Before the weights change: is this step's loss one of a healthy training?"""
-        if not math.isfinite(total) or not math.isfinite(grad_norm):
-            raise self._diverged(f"the loss is {total:g} and the norm of its gradient {grad_norm:g}")
-        smoothed, least = self._smoothed
-        smoothed = total if math.isnan(smoothed) else SMOOTHING * smoothed + (1 - SMOOTHING) * total
-        if smoothed > DIVERGED * least:
-            raise self._diverged(f"the loss rose to {smoothed:.3g} after it had been {least:.3g}")
-        self._smoothed = [smoothed, min(least, smoothed)]
-
     def _diverged(self, problem: str) -> DivergedError:
         kept = f"the checkpoint in {self.config.state_path} stays" if self._state_written else "nothing was written yet"
         return DivergedError(self.step + 1, problem, kept)
-
-    def _note(self, losses: Sequence[float]) -> None:
-        """Gathers the loss curve for the record, in about LOSS_ROWS rows."""
-        self._pending = [a + b for a, b in zip(self._pending, (1.0, *losses), strict=True)]
-        if self.step % math.ceil(self.config.steps / LOSS_ROWS) == 0 or self.finished:
-            count, *sums = self._pending
-            self._losses.append([float(self.step), *(total / count for total in sums)])
-            self._pending = [0.0] * 5
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -241,10 +210,11 @@ class Trainer:
         state = {name: value.detach().cpu().contiguous().clone() for name, value in self._average.state_dict().items()}
         record = {
             "config": as_plain(self.config, folders=False),
-            "inputs": self._inputs,
+            "inputs": self.inputs.fingerprints,
+            "photographs": len(self.inputs.photographs),
             "step": self.step,
             "seconds": self._seconds,
-            "losses": self._losses,
+            "losses": self._losses.rows,
             "device": _device_name(self.process),
             "versions": {
                 "nst": package_version(),
@@ -257,51 +227,40 @@ class Trainer:
     def _state(self) -> TrainingState:
         return TrainingState(
             config=as_plain(self.config),
-            inputs=self._inputs,
+            inputs=self.inputs.fingerprints,
             step=self.step,
             seconds=self._seconds,
             net=self._net.state_dict(),
             average=self._average.state_dict(),
             optimizer=self._optimizer.state_dict(),
-            losses=self._losses,
-            pending=self._pending,
-            smoothed=self._smoothed,
+            losses=dataclasses.asdict(self._losses),
         )
 
     def _state_to_resume(self) -> TrainingState | None:
-        path = self.config.state_path
+        path, out = self.config.state_path, self.config.out
+        if path.exists() and not self.config.resume:
+            raise UnfinishedRunError(path)
+        if self.process.is_main:
+            remove_partial_files(path, out)
         if not self.config.resume:
-            if path.exists():
-                raise UnfinishedRunError(path)
             return None
-        for stale in path.parent.glob(f".{path.name}.*.part"):  # of a run that was killed while writing
-            stale.unlink(missing_ok=True)
         if path.exists():
             state = load_state(path)
-            self._refuse_differences(path, state.config, state.inputs)
+            refuse_differences(path, self.config, self.inputs.fingerprints, (state.config, state.inputs))
             return state
-        self._recognise_finished()
-        return None
-
-    def _recognise_finished(self) -> None:
-        """Nothing to resume: either nothing was written yet, or all is done and must not be done again."""
-        if self.config.out.exists():
-            record = load_checkpoint(self.config.out).record
-            self._refuse_differences(self.config.out, record.get("config", {}), record.get("inputs", {}))
+        if out.exists():  # all is done and must not be done again
+            record = load_checkpoint(out).record
+            theirs = (record.get("config", {}), record.get("inputs", {}))
+            refuse_differences(out, self.config, self.inputs.fingerprints, theirs)
             self.step = self.config.steps
-
-    def _refuse_differences(self, path: Path, config: dict[str, Any], inputs: dict[str, str]) -> None:
-        found = differences(self.config, config)
-        found += [f"the {name} is another one" for name, sha in self._inputs.items() if inputs.get(name) != sha]
-        if found:
-            raise ResumeMismatchError(path, "; ".join(found))
+        return None
 
     def _restore(self, state: TrainingState) -> None:
         self._net.load_state_dict(state.net)
         self._average.load_state_dict(state.average)
         self._optimizer.load_state_dict(state.optimizer)
         self.step, self._seconds = state.step, state.seconds
-        self._losses, self._pending, self._smoothed = state.losses, state.pending, state.smoothed
+        self._losses = LossCurve(**state.losses)
         self._state_written = True
 
     @torch.no_grad()
@@ -314,6 +273,8 @@ class Trainer:
 
 def fit(config: TrainConfig, watch: Callable[[StepReport], object] | None = None) -> Checkpoint:
     """Trains as ``config`` says, alone or among the processes that torchrun started, and writes ``config.out``.
+
+    From here on the process keeps freed memory for itself (see allocator.py).
 
     Args:
         watch: called after each step.
@@ -333,40 +294,14 @@ def fit(config: TrainConfig, watch: Callable[[StepReport], object] | None = None
         return trainer.checkpoint()
 
 
-def _precision(config: TrainConfig, device: torch.device) -> Any:
+def _precision(config: TrainConfig, device: torch.device) -> Precision:
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported() else "fp32"
-
-
-def _store(config: TrainConfig, paths: Sequence[Path], device: torch.device) -> PictureStore:
-    # Twice the crop leaves the largest window its detail, and keeps crops of large photographs from being mere texture.
-    short_side = round(2 * config.crop)
-    return PictureStore(paths, short_side=short_side, budget=config.cache_mib << 20, device=device)
-
-
-def _fingerprints(config: TrainConfig, paths: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of what a training reads; photographs by name and size, so that folders may move."""
-    listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
-    return {
-        "style": file_sha256(config.style) if config.style.is_file() else "",
-        "list of photographs": hashlib.sha256(listing.encode()).hexdigest(),
-        "VGG file": file_sha256(config.vgg_weights) if config.vgg_weights and config.vgg_weights.is_file() else "",
-        "net to start from": file_sha256(config.init) if config.init and config.init.is_file() else "",
-    }
-
-
-def _weights_to_start_from(path: Path, wanted: TransformNetConfig) -> dict[str, Tensor]:
-    checkpoint = load_checkpoint(path)
-    if checkpoint.config != wanted:
-        mine, theirs = dataclasses.asdict(wanted), dataclasses.asdict(checkpoint.config)
-        found = "; ".join(
-            f"{name} is {theirs[name]}, asked for is {mine[name]}" for name in mine if mine[name] != theirs[name]
-        )
-        raise InitMismatchError(path, found)
-    return checkpoint.build().state_dict()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # elsewhere oneDNN imitates bf16, slower than fp32
+        native = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if native else "fp32"
 
 
 def _device_name(process: Process) -> str:

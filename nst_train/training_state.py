@@ -7,7 +7,8 @@ the seed and the step.
 import dataclasses
 import io
 import pickle
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from nst_common.atomic_file import atomic_write
-from nst_train.errors import StateUnreadableError
+from nst_train.config import TrainConfig, differences
+from nst_train.errors import ResumeMismatchError, StateUnreadableError
 
 FORMAT = "nst.training-state"
 FORMAT_VERSION = 1
@@ -27,14 +29,12 @@ class TrainingState:
 
     Attributes:
         config: the TrainConfig as plain values.
-        inputs: SHA-256 of the style, of the list of photographs and of the VGG file, by name.
+        inputs: SHA-256 of what it reads, by name.
         step: finished steps.
         seconds: spent so far, over all runs.
         net, average: state dicts of the net and of the running average of its weights.
         optimizer: Adam's state dict.
-        losses: rows of (step, content, style, total variation, total), means since the row before.
-        pending: the unfinished next row: how many steps it holds, and their sums.
-        smoothed: running mean of the total loss, and the least that it has been.
+        losses: the LossCurve as plain values.
     """
 
     config: dict[str, Any]
@@ -44,9 +44,7 @@ class TrainingState:
     net: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: dict[str, Any]
-    losses: list[list[float]] = field(default_factory=list)
-    pending: list[float] = field(default_factory=list)
-    smoothed: list[float] = field(default_factory=list)
+    losses: dict[str, Any]
 
 
 def save_state(path: Path, state: TrainingState) -> None:
@@ -76,6 +74,28 @@ def load_state(path: Path) -> TrainingState:
         raise StateUnreadableError(path, "it is not a training state of nst-train")
     if (version := content.pop("version", None)) != FORMAT_VERSION:
         raise StateUnreadableError(path, f"its format version is {version}, this nst reads {FORMAT_VERSION}")
-    if missing := {item.name for item in dataclasses.fields(TrainingState)} ^ set(content):
-        raise StateUnreadableError(path, f"its entry {min(missing)!r} is missing or unknown")
+    if odd := {item.name for item in dataclasses.fields(TrainingState)} ^ set(content):
+        raise StateUnreadableError(path, f"its entry {min(odd)!r} is missing or unknown")
     return TrainingState(**content)
+
+
+def refuse_differences(
+    path: Path, config: TrainConfig, inputs: Mapping[str, str], of_path: tuple[dict[str, Any], dict[str, str]]
+) -> None:
+    """Whether the training in ``path``, of that config and those inputs, is the one that ``config`` asks for.
+
+    Raises:
+        ResumeMismatchError: it is not; every difference that would change the weights is named.
+    """
+    their_config, their_inputs = of_path
+    found = differences(config, their_config)
+    found += [f"the {name} is another one" for name, sha256 in inputs.items() if their_inputs.get(name) != sha256]
+    if found:
+        raise ResumeMismatchError(path, "; ".join(found))
+
+
+def remove_partial_files(*paths: Path) -> None:
+    """Removes what a run that was killed while writing ``paths`` has left beside them."""
+    for path in paths:
+        for partial in path.parent.glob(f".{path.name}.*.part"):
+            partial.unlink(missing_ok=True)
