@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import pickle
 import typing
 import warnings
@@ -65,8 +66,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "style": checkpoint.style,
         "record": checkpoint.record,
     }
+    buffer = io.BytesIO()  # torch's own file writer turns a full disk into a RuntimeError without its reason
+    torch.save(content, buffer)
     with atomic_write(path) as partial:
-        torch.save(content, partial)
+        partial.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

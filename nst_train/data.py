@@ -6,7 +6,9 @@ processes, and wherever a training was interrupted, step n sees the same picture
 
 import functools
 import os
+import struct
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +26,16 @@ from nst_train.errors import ContentEmptyError, ContentNotFoundError, StyleUnrea
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".avif"})
 # What Pillow raises for files that are cut short, of another kind, or bombs.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
@@ -48,7 +59,7 @@ def decode(path: Path, short_side: int | None = None) -> Tensor:
     """The picture as uint8 ``[3, H, W]``, RGB, 0..255, upright; shrunk where its shorter side exceeds ``short_side``.
 
     Raises:
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError: not a readable picture (``UNREADABLE``).
+        Exception: one of ``UNREADABLE`` for what is not a whole picture.
     """
     with Image.open(path) as file:
         if short_side is not None:
