@@ -17,7 +17,7 @@ from nst_deploy.images import DEFAULT_QUALITY, Picture, load_picture, measure_pi
 from nst_deploy.jobs import Job, find_pictures, pending, plan_jobs
 from nst_deploy.memory import MemoryGuard
 from nst_deploy.runtime.backend import DEVICES, Device
-from nst_deploy.styles import DEFAULT_STYLE, bundled_styles
+from nst_deploy.styles import DEFAULT_STYLE, bundled_styles, thumbnail
 from nst_deploy.stylizer import Stylizer
 
 PROG = "nst-infer"
@@ -168,8 +168,10 @@ def _complain(message: str) -> None:
 
 def _list_styles() -> int:
     styles = bundled_styles()
-    for name in styles:
-        _say(f"{name} (the default)" if name == DEFAULT_STYLE else name)
+    width = max(map(len, styles), default=0)
+    for name, engine in styles.items():
+        default = "  (the default)" if name == DEFAULT_STYLE else ""
+        _say(f"{name:{width}}  {thumbnail(engine)}{default}")
     if not styles:
         _say("No style is bundled with this installation. Make an engine: nst-export --ckpt CHECKPOINT")
     return 0

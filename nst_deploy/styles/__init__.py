@@ -13,6 +13,11 @@ def bundled_styles() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.onnx"))}
 
 
+def thumbnail(engine: Path) -> Path:
+    """A photograph in the style of a bundled engine, JPEG, 240x160 px, beside it."""
+    return engine.with_suffix(".jpg")
+
+
 def find_engine(engine: str | Path) -> Path:
     """A path when it has a suffix or a separator (or is a Path), a bundled style's name otherwise.
 
