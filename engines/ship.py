@@ -107,7 +107,8 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile) ->
     net = checkpoint.config
     rows = {
         "painting": f"{painting.title}; {painting.status}",
-        "net": f"{'/'.join(map(str, net.widths))} channels, {net.blocks} residual blocks, `{net.padding}`, `{net.upsampling}`",
+        "net": f"{'/'.join(map(str, net.widths))} channels, {net.blocks} residual blocks, `{net.padding}` padding, "
+        f"`{net.upsampling}` upsampling",
         "schedule": f"{record['step']} steps of {config['batch']} crops of {config['crop']} px, {start}; Adam "
         f"{config['lr']:g} to {config['final_lr']:g}, EMA {config['ema']:g}, {record['seconds'] / 60:.0f} minutes on "
         f"{record['device']} with {config['precision']}",
@@ -116,12 +117,14 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile) ->
         f"{', '.join(objective['content_layers'])}; style {', '.join(objective['style_layers'])}",
         "weights": f"content {objective['content_weight']:g}, style {objective['style_weight']:g}, total variation "
         f"{objective['total_variation_weight']:g}",
-        "losses at the end": f"content {content:.3f}, style {style:.4f}, total variation {variation:.0f}, total {total:.3f} "
-        f"(means of the last {steps - record['losses'][-2][0]:.0f} steps, before their weights but for the total)",
+        "losses at the end": f"content {content:.3f}, style {style:.4f}, total variation {variation:.0f}; weighted sum "
+        f"{total:.3f} (means of the last {steps - record['losses'][-2][0]:.0f} steps)",
         "quality": _quality(name),
         "weights on disk": "FP32" if half_psnr is None else f"FP16, {half_psnr:.1f} dB from the FP32 ones",
-        "engine": f"FP32, at most {parity.max_levels} level from PyTorch, {parity.identical:.3%} of values equal, {psnr}",
+        "engine": f"FP32; at most {parity.max_levels} level from PyTorch, {parity.identical:.3%} of values equal, "
+        f"{psnr}",
     }
+    held_out = len(config["exclude"])
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {name}
 
@@ -131,9 +134,9 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile) ->
 |---|---|
 {table}
 
-Trained on 388 photographs of the Berkeley Segmentation Data Set (BSDS500, Arbeláez et al. 2011; for research and
-education), none of which is part of this repository; twelve more, listed in `{name}.toml`, were held out to measure on. The
-loss network is VGG-19 with the published ImageNet weights (Simonyan and Zisserman 2014, CC BY 4.0).
+Trained on the train and test parts of the Berkeley Segmentation Data Set (BSDS500, Arbeláez et al. 2011; 400
+photographs, for research and education, none of them part of this repository). The {held_out} that `{name}.toml` lists
+were held out to measure on. The loss network has the published ImageNet weights (Simonyan and Zisserman 2014, CC BY 4.0).
 
 Made with `nst-train fit --recipe engines/{name}.toml`; see the comment in that file.
 """
@@ -144,7 +147,10 @@ def _quality(name: str) -> str:
     if name not in styles:
         return "not measured"
     entry = styles[name]
-    return f"equals {entry['lbfgs_iterations']:g} iterations of L-BFGS on the same objective (median of {entry['photographs']})"
+    return (
+        f"equals {entry['lbfgs_iterations']:g} iterations of L-BFGS on the same objective "
+        f"(median of {entry['photographs']} held-out photographs)"
+    )
 
 
 if __name__ == "__main__":
