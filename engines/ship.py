@@ -135,8 +135,9 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile) ->
 {table}
 
 Trained on the train and test parts of the Berkeley Segmentation Data Set (BSDS500, Arbeláez et al. 2011; 400
-photographs, for research and education, none of them part of this repository). The {held_out} that `{name}.toml` lists
-were held out to measure on. The loss network has the published ImageNet weights (Simonyan and Zisserman 2014, CC BY 4.0).
+photographs, for research and education, none of them part of this repository); the {held_out} that `{name}.toml` lists
+were held out to measure on. The loss network has the published ImageNet weights (Simonyan and Zisserman 2014,
+CC BY 4.0).
 
 Made with `nst-train fit --recipe engines/{name}.toml`; see the comment in that file.
 """
