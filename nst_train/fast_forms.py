@@ -36,9 +36,10 @@ class _InstanceNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """With x̂ the normalised input: dx = weight · rstd · (g − mean(g) − x̂ · mean(g · x̂)), a line in x and g."""
         x, mean, rstd, weight = ctx.saved_tensors
-        mean, rstd, count = mean.float(), rstd.float(), x.shape[2] * x.shape[3]  # [N, C]
-        grad_sum = grad.sum((2, 3), dtype=torch.float32)  # [N, C]
-        product_sum = rstd * ((grad * x).sum((2, 3), dtype=torch.float32) - mean * grad_sum)  # [N, C], Σ g · x̂
+        sums = torch.float64 if x.dtype == torch.float64 else torch.float32
+        mean, rstd, count = mean.to(sums), rstd.to(sums), x.shape[2] * x.shape[3]  # [N, C]
+        grad_sum = grad.sum((2, 3), dtype=sums)  # [N, C]
+        product_sum = rstd * ((grad * x).sum((2, 3), dtype=sums) - mean * grad_sum)  # [N, C], Σ g · x̂
         of_grad = weight * rstd
         of_x = -of_grad * rstd * product_sum / count
         constant = -of_grad * grad_sum / count - of_x * mean

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.nst_train.random_vgg import state_dict, torchvision_features
+from tests.nst_train.tiny_training import write_pictures
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,9 @@ def small_vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vgg") / "vgg19_two_blocks.pth"
     torch.save(state_dict(torchvision_features("vgg19", 2)), path)
     return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with a painting and photographs (see tiny_training)."""
+    return write_pictures(tmp_path)
