@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import pickle
-import typing
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nst_common.atomic_file import atomic_write
@@ -23,6 +23,9 @@ from nst_train.transform_net import TransformNet, TransformNetConfig
 
 FORMAT = "nst.checkpoint"
 FORMAT_VERSION = 1
+MAX_VARIABLE_BYTES = (
+    1 << 20
+)  # of an .npz; the largest that a network has is 590 kB, compressed archives can claim anything
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class Checkpoint:
     sha256: str = ""
 
     def build(self) -> TransformNet:
-        """The net in evaluation mode, float32, on the CPU."""
-        net = TransformNet(self.config)
-        net.load_state_dict({key: value.float() for key, value in self.state.items()})
+        """The net in evaluation mode, float32, on the CPU; its weights are copies."""
+        with torch.device("meta"):  # takes no memory, so that a config alone can claim none
+            net = TransformNet(self.config)
+        state = {key: value.to(torch.float32, copy=True) for key, value in self.state.items()}
+        net.load_state_dict(state, assign=True)
         return net.eval()
 
 
@@ -88,6 +93,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         checkpoint = _interpret(path, content)
         checkpoint.build()  # every tensor is there and fits, or the error below names the one that does not
+        _refuse_non_numbers(path, checkpoint.state)
     except foreign.ForeignWeightsError as error:
         raise CheckpointMismatchError(path, str(error)) from error
     except RuntimeError as error:  # load_state_dict: the first line only says that there are errors
@@ -99,9 +105,7 @@ def _read_container(path: Path) -> Mapping[str, Any]:
     """The dict inside a .pth, or the arrays of an .npz by name."""
     try:
         if _is_npz(path):
-            with np.load(path, allow_pickle=False) as arrays:
-                wanted = [name for name in arrays.files if foreign.is_network_variable(name)]
-                return {name: arrays[name] for name in wanted}
+            return _read_npz(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: whatever does not load is reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -124,6 +128,17 @@ def _is_npz(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith(".npy") for name in archive.namelist())
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """The network's variables; whatever else a TensorFlow checkpoint holds stays unread."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
+    wanted = [name for name in sizes if foreign.is_network_variable(name)]
+    if any(sizes[name] > MAX_VARIABLE_BYTES for name in wanted):
+        raise ValueError("a variable is larger than any of the network's")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in wanted}
 
 
 def _starts_like_pickle(path: Path) -> bool:
@@ -163,18 +178,14 @@ def _interpret_ours(path: Path, content: Mapping[str, Any], sha256: str) -> Chec
 
 
 def _config_from(path: Path, values: object) -> TransformNetConfig:
-    fields = {field.name: field for field in dataclasses.fields(TransformNetConfig)}
+    fields = [field.name for field in dataclasses.fields(TransformNetConfig)]
     if not isinstance(values, Mapping) or set(values) != set(fields):
         raise CheckpointMismatchError(path, f"its config must have exactly the fields {', '.join(fields)}")
-    hints = typing.get_type_hints(TransformNetConfig)
-    for name, value in values.items():
-        allowed = typing.get_args(hints[name])
-        if typing.get_origin(hints[name]) is typing.Literal and value not in allowed:
-            raise CheckpointMismatchError(path, f"its config has {name}={value!r}, expected one of {allowed}")
     widths = values["widths"]
-    if not (isinstance(widths, (tuple, list)) and len(widths) == 3 and all(isinstance(w, int) for w in widths)):
-        raise CheckpointMismatchError(path, f"its config has widths={widths!r}, expected three whole numbers")
-    return TransformNetConfig(**{**values, "widths": tuple(widths)})
+    try:
+        return TransformNetConfig(**{**values, "widths": tuple(widths) if isinstance(widths, list) else widths})
+    except (TypeError, ValueError) as error:
+        raise CheckpointMismatchError(path, f"its config has {error}") from error
 
 
 def _only_tensors(path: Path, values: object) -> dict[str, Tensor]:
@@ -184,6 +195,12 @@ def _only_tensors(path: Path, values: object) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise CheckpointMismatchError(path, f"{name!r} is a {type(value).__name__}, not a tensor")
     return dict(values)
+
+
+def _refuse_non_numbers(path: Path, state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointMismatchError(path, f"{name!r} holds values that are infinite or not numbers")
 
 
 def file_sha256(path: Path) -> str:

@@ -4,8 +4,9 @@ Johnson, Alahi & Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Su
 instance normalisation after Ulyanov, Vedaldi & Lempitsky 2016 ("Instance Normalization: The Missing Ingredient").
 """
 
+import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ Padding = Literal["reflect", "zero", "same"]
 Upsampling = Literal["resize", "transpose"]
 Output = Literal["tanh", "linear"]
 
+MAX_WIDTH, MAX_BLOCKS = 1024, 64  # far beyond any sensible net; what lies above is a damaged or hostile file
 MIN_SIZE = 5  # px; a 9x9 kernel reflects 4 px, and a reflection must be shorter than the picture
 
 
@@ -48,6 +50,30 @@ class TransformNetConfig:
     output_offset: float = 127.5
     input_scale: float = 1 / 127.5
     input_offset: float = -1.0
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a field that no net can have; the message names it.
+        """
+        widths = self.widths
+        if len(widths) != 3 or not all(_is_whole(width, 1, MAX_WIDTH) for width in widths):
+            raise ValueError(f"widths={widths!r}, expected three whole numbers 1..{MAX_WIDTH}")
+        if not _is_whole(self.blocks, 0, MAX_BLOCKS):
+            raise ValueError(f"blocks={self.blocks!r}, expected a whole number 0..{MAX_BLOCKS}")
+        for name, kind in (("padding", Padding), ("upsampling", Upsampling), ("output", Output)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {', '.join(get_args(kind))}")
+        for name in ("norm_eps", "output_scale", "output_offset", "input_scale", "input_offset"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name}={value!r}, expected a finite number")
+        if self.norm_eps <= 0 or self.input_scale == 0:
+            raise ValueError(f"norm_eps={self.norm_eps!r}, input_scale={self.input_scale!r}, expected > 0 and not 0")
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 PRESETS = {"base": TransformNetConfig(), "half": TransformNetConfig(widths=(16, 32, 64))}

@@ -107,6 +107,13 @@ def test_weights_of_no_known_network(tmp_path: Path, content: object) -> None:
         (lambda c: c["config"].update(padding="mirror"), "padding"),
         (lambda c: c["config"].update(widths=(4, 6)), "widths"),
         (lambda c: c["config"].pop("blocks"), "blocks"),
+        (lambda c: c["config"].update(widths=(4, 6, 10**9)), "widths"),
+        (lambda c: c["config"].update(widths=5), "has"),
+        (lambda c: c["config"].update(blocks=-1), "blocks"),
+        (lambda c: c["config"].update(blocks=10**9), "blocks"),
+        (lambda c: c["config"].update(norm_eps="small"), "norm_eps"),
+        (lambda c: c["config"].update(norm_eps=float("nan")), "norm_eps"),
+        (lambda c: c["state"]["head.conv.bias"].fill_(float("nan")), "head.conv.bias"),
         (lambda c: c.pop("record"), "record"),
     ],
 )
@@ -117,6 +124,18 @@ def test_a_damaged_entry_is_named(tmp_path: Path, checkpoint: Checkpoint, break_
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(CheckpointMismatchError, match=named.replace(".", r"\.")):
         load_checkpoint(tmp_path / "a.pth")
+
+
+def test_an_archive_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", Variable=np.zeros(1 << 22, np.float32))  # 16 MiB in 16 kB
+    with pytest.raises(CheckpointUnreadableError, match=r"bomb\.npz"):
+        load_checkpoint(tmp_path / "bomb.npz")
+
+
+def test_a_built_net_owns_its_weights(checkpoint: Checkpoint) -> None:
+    before = checkpoint.state["head.conv.bias"].clone()
+    checkpoint.build().head.conv.bias.data.add_(1)
+    assert torch.equal(checkpoint.state["head.conv.bias"], before)
 
 
 def test_a_newer_format_says_so(tmp_path: Path, checkpoint: Checkpoint) -> None:
