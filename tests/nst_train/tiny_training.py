@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
+from nst_train.checkpoints import load_checkpoint
 from nst_train.config import TrainConfig
 from nst_train.objective import ObjectiveConfig
 from nst_train.trainer import fit
@@ -70,3 +73,13 @@ def tiny_config(folder: Path, vgg: Path, **changes: Any) -> TrainConfig:
 def run_fit(config: TrainConfig) -> None:
     """For a process of its own."""
     fit(config)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """Of a trained net."""
+    return load_checkpoint(path).state
+
+
+def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """The same tensors, bit by bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
