@@ -125,14 +125,21 @@ def kill_at_a_random_moment(process: multiprocessing.process.BaseProcess, config
     process.join()
 
 
+def run_to_the_end(process: multiprocessing.process.BaseProcess) -> None:
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
 def test_killed_five_times_the_weights_are_those_of_an_unbroken_run(config: TrainConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(
         config, steps=400, checkpoint_every=3, workers=2, ema=0.99, precision="bf16", seed=7, resume=True
     )
     whole = dataclasses.replace(config, out=tmp_path / "whole.pth", checkpoint_every=1000)
-    seconds = fit(whole).record["seconds"]
     context = multiprocessing.get_context("forkserver")  # each process is a fresh one that has imported torch already
     context.set_forkserver_preload(["tests.nst_train.tiny_training"])
+    run_to_the_end(context.Process(target=run_fit, args=(whole,)))
+    seconds = load_checkpoint(whole.out).record["seconds"]
     chance = random.Random()
     reached = []
     for _ in range(5):
@@ -141,10 +148,7 @@ def test_killed_five_times_the_weights_are_those_of_an_unbroken_run(config: Trai
         reached.append(load_state(config.state_path).step)
     assert reached == sorted(set(reached))  # each run got further than the one before
     assert 0 < reached[0] < reached[-1] < config.steps
-    last = context.Process(target=run_fit, args=(config,))
-    last.start()
-    last.join()
-    assert last.exitcode == 0
+    run_to_the_end(context.Process(target=run_fit, args=(config,)))
     assert identical(weights(config.out), weights(whole.out))
     assert load_checkpoint(config.out).record["losses"] == load_checkpoint(whole.out).record["losses"]
     assert not list(tmp_path.glob(".*"))

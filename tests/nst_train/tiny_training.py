@@ -71,7 +71,8 @@ def tiny_config(folder: Path, vgg: Path, **changes: Any) -> TrainConfig:
 
 
 def run_fit(config: TrainConfig) -> None:
-    """For a process of its own."""
+    """For a process of its own; one thread, since several that wait for each other on a busy machine take minutes."""
+    torch.set_num_threads(1)
     fit(config)
 
 
