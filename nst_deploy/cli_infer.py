@@ -16,7 +16,7 @@ from nst_deploy.contract import MIN_SIZE
 from nst_deploy.images import DEFAULT_QUALITY, Picture, load_picture, measure_picture, save_picture
 from nst_deploy.jobs import Job, find_pictures, pending, plan_jobs
 from nst_deploy.memory import MemoryGuard
-from nst_deploy.runtime.backend import DEVICES, Device
+from nst_deploy.runtime.backend import DEVICES, LOWER_PRECISIONS, Device, LowerPrecision
 from nst_deploy.styles import DEFAULT_STYLE, bundled_styles, thumbnail
 from nst_deploy.stylizer import Stylizer
 
@@ -55,7 +55,9 @@ class InferOptions:
     engine: str
     out: str | None
     device: Device
+    precision: LowerPrecision | None
     threads: int | None
+    cache: bool
     size: int | None
     strength: float
     keep_color: bool
@@ -77,7 +79,7 @@ def _work(argv: Sequence[str]) -> int:
         return _list_styles()
     sources = find_pictures(options.inputs, options.out)
     started = time.perf_counter()
-    with Stylizer(options.engine, device=options.device, threads=options.threads) as stylize:
+    with _open(options) as stylize:
         if options.verbose:
             _describe_engine(stylize, options.engine, time.perf_counter() - started)
         jobs = plan_jobs(sources, options.out, stylize.contract.style, resume=options.skip_existing)
@@ -86,6 +88,16 @@ def _work(argv: Sequence[str]) -> int:
             prepare_folder(folder)
         run = Run(stylize, options)
         return run.one(todo[0]) if len(jobs) == len(todo) == 1 else run.many(todo, skipped=len(jobs) - len(todo))
+
+
+def _open(options: InferOptions) -> Stylizer:
+    return Stylizer(
+        options.engine,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        cache=options.cache,
+    )
 
 
 class Run:
@@ -236,8 +248,20 @@ def _parser() -> ArgumentParser:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument("--skip-existing", action="store_true", help="leave out pictures whose output exists")
-    add("--device", choices=DEVICES, default="auto", help="what to run on (default: the fastest back end installed)")
+    add(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="cpu is ONNX Runtime, openvino OpenVINO on the CPU (default: the fastest one installed; nst-bench shows)",
+    )
+    add(
+        "--precision",
+        choices=LOWER_PRECISIONS,
+        help="compute in less than the engine's precision: bf16 is twice as fast where the CPU has it, and differs by "
+        "a few of 255 levels at most",
+    )
     add("--threads", type=_threads, metavar="N", help="CPU threads (default: every core)")
+    add("--no-cache", action="store_false", dest="cache", help="keep nothing compiled for the next start")
     add("--list", action="store_true", dest="list_styles", help="list the bundled styles and exit")
     add("-v", "--verbose", action="store_true", help="say what engine and back end run, and how the engine was proven")
     add("--version", action=_VersionAction, nargs=0, dest=argparse.SUPPRESS, help="show the version and exit")

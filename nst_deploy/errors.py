@@ -55,6 +55,22 @@ class BackendBrokenError(UserError):
         )
 
 
+class PrecisionUnavailableError(UserError):
+    def __init__(self, precision: str) -> None:
+        super().__init__(
+            f"This CPU does not compute in {precision}", "Leave --precision away: the engine's own runs everywhere"
+        )
+
+
+class PrecisionUnknownError(UsageError):
+    """A back end was asked for a precision that it has on no machine."""
+
+    def __init__(self, device: str, precision: str, known: str) -> None:
+        super().__init__(
+            f"--device {device} does not compute in {precision}", f"Choose --device {known}, or leave --precision away"
+        )
+
+
 class BackendFailedError(UserError):
     """The back end gave up on a picture it had accepted."""
 

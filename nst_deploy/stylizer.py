@@ -15,7 +15,7 @@ from nst_deploy.blend import blend
 from nst_deploy.color import to_rgb
 from nst_deploy.contract import MIN_SIZE, ModelContract
 from nst_deploy.errors import NotAPictureError, PictureSizeError
-from nst_deploy.runtime.backend import Backend, Device, open_backend
+from nst_deploy.runtime.backend import Backend, Device, LowerPrecision, open_backend
 from nst_deploy.styles import DEFAULT_STYLE, find_engine
 
 Array: TypeAlias = NDArray[np.uint8]
@@ -29,11 +29,16 @@ class Stylizer:
 
     Args:
         engine: an engine's path, or the name of a bundled style.
-        device: ``auto`` takes the fastest installed back end; it never lowers the precision.
+        device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO; ``auto`` takes the fastest one that is installed and
+            never lowers the precision.
+        precision: ``bf16`` computes in less than the engine's own precision: twice as fast on CPUs that have it, and
+            not the same picture to the last level; None keeps the engine's own.
         threads: CPU threads for one picture; None takes every core.
+        cache: let the back end keep what it compiled in the user's cache folder, for a faster start.
 
     Raises:
-        UnknownStyleError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError, BackendMissingError.
+        UnknownStyleError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError, BackendMissingError,
+        BackendBrokenError, PrecisionUnknownError, PrecisionUnavailableError.
 
     Example:
         >>> stylize = Stylizer("la_muse.onnx")
@@ -41,9 +46,17 @@ class Stylizer:
     """
 
     def __init__(
-        self, engine: str | Path = DEFAULT_STYLE, *, device: Device = "auto", threads: int | None = None
+        self,
+        engine: str | Path = DEFAULT_STYLE,
+        *,
+        device: Device = "auto",
+        precision: LowerPrecision | None = None,
+        threads: int | None = None,
+        cache: bool = True,
     ) -> None:
-        self._backend: Backend = open_backend(find_engine(engine), device, threads=threads)
+        self._backend: Backend = open_backend(
+            find_engine(engine), device, precision=precision, threads=threads, cache=cache
+        )
 
     @property
     def contract(self) -> ModelContract:

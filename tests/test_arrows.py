@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("nst_common", "nst_deploy", "nst_train")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TRAINING = {"torch", "torchvision", "nst_train"}
-VENDOR_OF = {"nst_deploy/runtime/ort.py": "onnxruntime"}  # the one file that may name each
+# The one file that may name each.
+VENDOR_OF = {"nst_deploy/runtime/ort.py": "onnxruntime", "nst_deploy/runtime/ov.py": "openvino"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -26,9 +27,9 @@ def imported(path: Path) -> Iterator[str]:
 def forbidden_for(name: str) -> set[str]:
     """Top-level packages (or dotted modules) that the module at ``name`` must not import."""
     if name.startswith("nst_common/"):
-        return TRAINING | {"nst_deploy", "numpy", "PIL", "onnx", "onnxruntime"}
+        return TRAINING | {"nst_deploy", "numpy", "PIL", "onnx", "onnxruntime", "openvino"}
     if name.startswith("nst_train/"):
-        return {"nst_deploy", "onnx", "onnxruntime"}
+        return {"nst_deploy", "onnx", "onnxruntime", "openvino"}
     if name.startswith("nst_deploy/export/"):
         return set()
     vendors = {vendor for file, vendor in VENDOR_OF.items() if file != name}

@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 
 from nst_deploy.contract import INPUT_NAME, OUTPUT_NAME, ContractError, ModelContract
 from nst_deploy.errors import (
-    BackendBrokenError,
     BackendFailedError,
-    BackendMissingError,
     EngineNotFoundError,
     EngineUnreadableError,
     NotAnEngineError,
 )
+from nst_deploy.runtime.vendor import loading
 
 SHRINK_ARENA = (
     "memory.enable_memory_arena_shrinkage"  # a run's option: give back afterwards what the arena does not use
@@ -69,14 +68,8 @@ class OrtBackend:
 
 
 def _import_onnxruntime() -> Any:
-    try:
+    with loading("onnxruntime", "cpu"):
         import onnxruntime  # noqa: PLC0415  (an optional extra)
-    except ModuleNotFoundError as error:
-        raise BackendMissingError("onnxruntime", "cpu") from error
-    except ImportError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):
-            raise error.__cause__ from None  # a signal while it was loading, which its C++ code wraps
-        raise BackendBrokenError("onnxruntime", str(error).split("\n")[0]) from error
     return onnxruntime
 
 

@@ -103,7 +103,7 @@ def test_bundled_styles(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 @pytest.mark.usefixtures("here")
 def test_verbose_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
     photo("a.png")
-    assert infer("a.png", "-v") == 0
+    assert infer("a.png", "-v", "--device", "cpu") == 0
     error = capsys.readouterr().err
     for word in ("engine.onnx", "style negative", "fp32", "onnxruntime-cpu", "parity"):
         assert word in error
