@@ -3,13 +3,15 @@
 import dataclasses
 import hashlib
 import io
+import math
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,9 +25,9 @@ from nst_train.transform_net import TransformNet, TransformNetConfig
 
 FORMAT = "nst.checkpoint"
 FORMAT_VERSION = 1
-MAX_VARIABLE_BYTES = (
-    1 << 20
-)  # of an .npz; the largest that a network has is 590 kB, compressed archives can claim anything
+MAX_STYLE_NAME = 100  # characters
+STYLE_NAME = re.compile(rf"\w[\w.-]{{0,{MAX_STYLE_NAME - 1}}}")
+MAX_VARIABLE_BYTES = 1 << 20  # in an .npz; a network's largest is 590 kB, and a compressed archive can claim anything
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,38 @@ class Checkpoint:
     sha256: str = ""
 
     def build(self) -> TransformNet:
-        """The net in evaluation mode, float32, on the CPU; its weights are copies."""
+        """The net in evaluation mode, float32, on the CPU; its weights are copies.
+
+        Raises:
+            StateMismatchError: a tensor is missing, superfluous, misshapen or not one of real numbers.
+        """
         with torch.device("meta"):  # takes no memory, so that a config alone can claim none
             net = TransformNet(self.config)
-        state = {key: value.to(torch.float32, copy=True) for key, value in self.state.items()}
+        _check_state(self.state, {name: value.shape for name, value in net.state_dict().items()})
+        state = {name: value.to(torch.float32).contiguous().clone() for name, value in self.state.items()}
         net.load_state_dict(state, assign=True)
         return net.eval()
+
+
+class StateMismatchError(ValueError):
+    """A state dict is not that of the net; the message names the tensor."""
+
+
+def _check_state(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    for name, shape in shapes.items():
+        if name not in state:
+            raise StateMismatchError(f"tensor {name!r} is missing")
+        value = state[name]
+        if value.shape != shape:
+            raise StateMismatchError(f"tensor {name!r} has shape {list(value.shape)}, expected {list(shape)}")
+        if not value.is_floating_point() or value.layout != torch.strided:
+            raise StateMismatchError(
+                f"tensor {name!r} holds {value.dtype}, {value.layout}; expected real numbers, dense"
+            )
+        if not torch.isfinite(value).all():
+            raise StateMismatchError(f"tensor {name!r} holds values that are infinite or not numbers")
+    if surplus := sorted(set(state) - set(shapes)):
+        raise StateMismatchError(f"tensor {surplus[0]!r} belongs to no layer")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -93,11 +121,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         checkpoint = _interpret(path, content)
         checkpoint.build()  # every tensor is there and fits, or the error below names the one that does not
-        _refuse_non_numbers(path, checkpoint.state)
-    except foreign.ForeignWeightsError as error:
+    except (foreign.ForeignWeightsError, StateMismatchError) as error:
         raise CheckpointMismatchError(path, str(error)) from error
-    except RuntimeError as error:  # load_state_dict: the first line only says that there are errors
-        raise CheckpointMismatchError(path, "; ".join(line.strip() for line in str(error).split("\n")[1:3])) from error
     return checkpoint
 
 
@@ -117,8 +142,8 @@ def _read_container(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
         reason = "the file is empty" if path.stat().st_size == 0 else "it is damaged, cut short or of another kind"
         raise CheckpointUnreadableError(path, reason) from error
-    if not isinstance(content, dict):
-        raise CheckpointUnreadableError(path, f"it holds a {type(content).__name__}, not a dict of tensors")
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise CheckpointUnreadableError(path, f"it holds a {type(content).__name__}, not a dict of named tensors")
     return content
 
 
@@ -132,13 +157,27 @@ def _is_npz(path: Path) -> bool:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """The network's variables; whatever else a TensorFlow checkpoint holds stays unread."""
+    variables = {}
     with zipfile.ZipFile(path) as archive:
-        sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
-    wanted = [name for name in sizes if foreign.is_network_variable(name)]
-    if any(sizes[name] > MAX_VARIABLE_BYTES for name in wanted):
-        raise ValueError("a variable is larger than any of the network's")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in wanted}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if foreign.is_network_variable(name):
+                with archive.open(member) as file:
+                    variables[name] = _read_array(file)
+    return variables
+
+
+def _read_array(file: IO[bytes]) -> NDArray[Any]:
+    """One .npy of bounded size: neither its header nor its compression can claim more memory than a kernel takes."""
+    content = io.BytesIO(file.read(MAX_VARIABLE_BYTES + 1))
+    version = np.lib.format.read_magic(content)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(content)
+    if math.prod(shape) * dtype.itemsize > MAX_VARIABLE_BYTES:
+        raise ValueError("larger than any variable of the network")
+    content.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
+    return array
 
 
 def _starts_like_pickle(path: Path) -> bool:
@@ -153,10 +192,10 @@ def _interpret(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     tensors = content.get("state_dict", content)  # some training scripts wrap the state dict once more
     if isinstance(tensors, Mapping) and foreign.is_pytorch_examples(tensors):
         config, state = foreign.from_pytorch_examples(_only_tensors(path, tensors))
-        return Checkpoint(config, state, path.stem, "pytorch/examples", sha256=sha256)
+        return Checkpoint(config, state, style_of(path), "pytorch/examples", sha256=sha256)
     if foreign.is_lengstrom(content):
         config, state = foreign.from_lengstrom(content)
-        return Checkpoint(config, state, path.stem, "lengstrom", sha256=sha256)
+        return Checkpoint(config, state, style_of(path), "lengstrom", sha256=sha256)
     some = ", ".join(sorted(map(str, content))[:3]) or "nothing"
     raise CheckpointUnreadableError(path, f"its tensors belong to no known network (it holds {some}, …)")
 
@@ -168,13 +207,29 @@ def _interpret_ours(path: Path, content: Mapping[str, Any], sha256: str) -> Chec
     missing = [key for key in ("config", "state", "style", "record") if key not in content]
     if missing:
         raise CheckpointMismatchError(path, f"its entry {missing[0]!r} is missing")
+    if not isinstance(content["record"], dict):
+        raise CheckpointMismatchError(path, "its training record is not a dict")
     return Checkpoint(
         config=_config_from(path, content["config"]),
         state=_only_tensors(path, content["state"]),
-        style=str(content["style"]),
-        record=dict(content["record"]),
+        style=_style_from(path, content["style"]),
+        record=content["record"],
         sha256=sha256,
     )
+
+
+def _style_from(path: Path, style: object) -> str:
+    # It becomes a file's name: one that leads elsewhere must never be believed.
+    if not isinstance(style, str) or not STYLE_NAME.fullmatch(style):
+        given = ascii(style)[:80]
+        raise CheckpointMismatchError(path, f"its style is {given}, expected a name of letters, digits and . _ - signs")
+    return style
+
+
+def style_of(path: Path) -> str:
+    """A style's name from its file's; what such a name cannot hold is replaced by ``_``."""
+    name = re.sub(r"[^\w.-]", "_", path.stem).lstrip(".-")[:MAX_STYLE_NAME]
+    return name or "style"
 
 
 def _config_from(path: Path, values: object) -> TransformNetConfig:
@@ -192,15 +247,9 @@ def _only_tensors(path: Path, values: object) -> dict[str, Tensor]:
     if not isinstance(values, Mapping):
         raise CheckpointMismatchError(path, f"its weights are a {type(values).__name__}, not a dict of tensors")
     for name, value in values.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointMismatchError(path, f"{name!r} is a {type(value).__name__}, not a tensor")
     return dict(values)
-
-
-def _refuse_non_numbers(path: Path, state: Mapping[str, Tensor]) -> None:
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise CheckpointMismatchError(path, f"{name!r} holds values that are infinite or not numbers")
 
 
 def file_sha256(path: Path) -> str:

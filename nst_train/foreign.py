@@ -30,7 +30,7 @@ class ForeignWeightsError(ValueError):
 
 def is_pytorch_examples(tensors: Mapping[str, object]) -> bool:
     """True for a state dict of pytorch/examples' TransformerNet, also under DataParallel's ``module.``."""
-    return any(re.fullmatch(r"(module\.)?conv1\.conv2d\.weight", key) for key in tensors)
+    return "conv1.conv2d.weight" in tensors or "module.conv1.conv2d.weight" in tensors
 
 
 def from_pytorch_examples(tensors: Mapping[str, Tensor]) -> tuple[TransformNetConfig, StateDict]:
@@ -155,6 +155,7 @@ def _variable(by_number: Mapping[int, NDArray[np.float32]], number: int, shape: 
     if number not in by_number:
         raise ForeignWeightsError(f"variable {name!r} is missing")
     value = by_number[number]
-    if value.shape != shape:
-        raise ForeignWeightsError(f"variable {name!r} has shape {list(value.shape)}, expected {list(shape)}")
+    if value.shape != shape or value.dtype.kind != "f":
+        given = f"{value.dtype} {list(value.shape)}"
+        raise ForeignWeightsError(f"variable {name!r} is {given}, expected floating-point {list(shape)}")
     return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nst_common import package_version
 from nst_train.allocator import keep_freed_memory
-from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, style_of
 from nst_train.config import Precision, TrainConfig, as_plain
 from nst_train.data import CropLoader, CropPlan, load_style
 from nst_train.distributed import Process, join_processes
@@ -222,7 +222,7 @@ class Trainer:
                 "python": platform.python_version(),
             },
         }
-        return Checkpoint(self.config.net, state, self.config.out.stem, record=record)
+        return Checkpoint(self.config.net, state, style_of(self.config.out), record=record)
 
     def _state(self) -> TrainingState:
         return TrainingState(

@@ -1,7 +1,9 @@
 """Checkpoints: round trips, and files that are not what they claim."""
 
+import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,12 @@ from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from nst_train.errors import CheckpointMismatchError, CheckpointNotFoundError, CheckpointUnreadableError
 from nst_train.transform_net import TransformNet, TransformNetConfig
 from tests.nst_train.full_disk import files_up_to
+from tests.nst_train.test_foreign import fast_neural_style_weights
 
 CONFIG = TransformNetConfig(widths=(4, 6, 8), blocks=2, padding="zero", upsampling="transpose", norm_eps=1e-4)
+
+
+HOSTILE_NAMES = ("../evil", "/tmp/evil", "a/b", "a\\b", "", ".", "..", ".hidden", "-flag", "a\nb", "a\x1b[31m", None, 7)
 
 
 @pytest.fixture
@@ -115,6 +121,11 @@ def test_weights_of_no_known_network(tmp_path: Path, content: object) -> None:
         (lambda c: c["config"].update(norm_eps=float("nan")), "norm_eps"),
         (lambda c: c["state"]["head.conv.bias"].fill_(float("nan")), "head.conv.bias"),
         (lambda c: c.pop("record"), "record"),
+        (lambda c: c.update(record=None), "record"),
+        (lambda c: c["state"].update({3: torch.zeros(1)}), "3"),
+        (lambda c: c["state"].update({"head.conv.bias": torch.zeros(3, dtype=torch.complex64)}), "head.conv.bias"),
+        (lambda c: c["state"].update({"head.conv.bias": torch.zeros(1).expand(10**12)}), "head.conv.bias"),
+        *[(lambda c, name=name: c.update(style=name), "style") for name in HOSTILE_NAMES],
     ],
 )
 def test_a_damaged_entry_is_named(tmp_path: Path, checkpoint: Checkpoint, break_it: object, named: str) -> None:
@@ -130,6 +141,27 @@ def test_an_archive_that_unpacks_to_far_too_much_is_not_unpacked(tmp_path: Path)
     np.savez_compressed(tmp_path / "bomb.npz", Variable=np.zeros(1 << 22, np.float32))  # 16 MiB in 16 kB
     with pytest.raises(CheckpointUnreadableError, match=r"bomb\.npz"):
         load_checkpoint(tmp_path / "bomb.npz")
+
+
+def test_an_archive_whose_header_claims_far_too_much_is_not_believed(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**11,)})
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        archive.writestr("Variable.npy", header.getvalue())
+    with pytest.raises(CheckpointUnreadableError, match=r"bomb\.npz"):
+        load_checkpoint(tmp_path / "bomb.npz")
+
+
+def test_a_foreign_files_name_becomes_a_plain_style_name(tmp_path: Path) -> None:
+    torch.save(fast_neural_style_weights(), tmp_path / "..my style (1)\n.pth")
+    assert load_checkpoint(tmp_path / "..my style (1)\n.pth").style == "my_style__1__"
+
+
+@pytest.mark.parametrize("content", [{1: torch.zeros(1)}, {"state_dict": {1: torch.zeros(1)}}])
+def test_entries_without_names(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises((CheckpointUnreadableError, CheckpointMismatchError)):
+        load_checkpoint(tmp_path / "a.pth")
 
 
 def test_a_built_net_owns_its_weights(checkpoint: Checkpoint) -> None:

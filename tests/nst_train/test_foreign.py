@@ -146,7 +146,12 @@ def test_what_else_a_tensorflow_checkpoint_holds_is_ignored(tmp_path: Path) -> N
     ("break_it", "named"),
     [
         (lambda v: v.pop("Variable_47"), "'Variable_47' is missing"),
-        (lambda v: v.update(Variable_39=np.zeros((3, 3, 128, 64), np.float32)), r"'Variable_39' has shape \[3, 3, 128"),
+        (
+            lambda v: v.update(Variable_39=np.zeros((3, 3, 128, 64), np.float32)),
+            r"'Variable_39' is float32 \[3, 3, 128",
+        ),
+        (lambda v: v.update(Variable_1=np.array(["a"] * 32)), "'Variable_1' is <U1"),
+        (lambda v: v.update(Variable_1=np.zeros(32, np.complex64)), "'Variable_1' is complex64"),
     ],
 )
 def test_a_broken_lengstrom_file_names_the_variable(tmp_path: Path, break_it: object, named: str) -> None:
