@@ -29,7 +29,7 @@ from nst_train.trainer import StepReport, Trainer, fit
 from nst_train.training_state import load_state
 from nst_train.transform_net import TransformNet
 from tests.nst_train.full_disk import files_up_to
-from tests.nst_train.tiny_training import NET, OBJECTIVE, identical, tiny_config, weights
+from tests.nst_train.tiny_training import NET, OBJECTIVE, identical, in_float64, tiny_config, weights
 
 CPU = Process(torch.device("cpu"))
 
@@ -67,15 +67,6 @@ def plain_training(config: TrainConfig, trainer: Trainer) -> tuple[list[float], 
                 old.copy_(decay * old + (1 - decay) * new)
         totals.append(value.total.item())
     return totals, average
-
-
-def in_float64(trainer: Trainer) -> Trainer:
-    """Adam's first steps follow the signs of gradients, however small: only float64 lets two programs agree."""
-    for module in (trainer._net, trainer._average, trainer._objective):
-        module.double()
-    net = trainer._net
-    trainer._wrapped = lambda content: net(content.double())  # type: ignore[assignment]
-    return trainer
 
 
 def test_steps_are_those_of_a_plain_loop(config: TrainConfig) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nst_train.checkpoints import load_checkpoint
 from nst_train.config import TrainConfig
 from nst_train.objective import ObjectiveConfig
-from nst_train.trainer import fit
+from nst_train.trainer import Trainer, fit
 from nst_train.transform_net import TransformNetConfig
 
 NET = TransformNetConfig(widths=(4, 6, 8), blocks=1)
@@ -84,3 +85,18 @@ def weights(path: Path) -> dict[str, Tensor]:
 def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """The same tensors, bit by bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def in_float64(trainer: Trainer) -> Trainer:
+    """The same training in float64.
+
+    Rounding moves fp32 trainings apart within a few steps: Adam's first steps have the length of the learning rate
+    however small a gradient is, and ReLU and pooling switch. Only so can two programs be compared closely.
+    """
+    for module in (trainer._net, trainer._average, trainer._objective):
+        module.double()
+    net: nn.Module = trainer._net
+    if trainer.process.world > 1:
+        net = DistributedDataParallel(net)
+    trainer._wrapped = lambda content: net(content.double())  # type: ignore[assignment]
+    return trainer

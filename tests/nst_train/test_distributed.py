@@ -1,0 +1,80 @@
+"""Two processes under torchrun against one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nst_train.checkpoints import load_checkpoint
+from nst_train.distributed import join_processes
+from nst_train.errors import DeviceMissingError
+from tests.nst_train.tiny_training import FLAGS, weights
+
+ROOT = Path(__file__).parents[2]
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def start(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = (sys.executable, *command)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def fit(launcher: tuple[str, ...], pictures: Path, vgg: Path, out: str, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = ("--style", "style.png", "--content", "content", "--out", out, "--vgg-weights", str(vgg), *FLAGS)
+    exact = ("--steps", "20", "--device", "cpu", "--precision", "fp32", "--ema", "0", "--sample-every", "0")
+    return start(pictures, *launcher, "-m", "nst_train", "fit", *arguments, *exact, *more)
+
+
+def distance(one: Path, two: Path) -> float:
+    """Of all weights together, relative."""
+    first, second = (torch.cat([value.flatten() for value in weights(path).values()]) for path in (one, two))
+    assert not torch.equal(first, second)  # they were two different computations
+    return float((first - second).norm() / first.norm())
+
+
+def test_two_ranks_with_half_the_batch_agree_with_one(pictures: Path, small_vgg: Path) -> None:
+    # With larger steps rounding alone moves fp32 trainings further apart; float64, below, takes the usual ones.
+    options = ("--lr", "1e-4", "--warmup", "20", "--batch", "4")
+    for launcher, out in (((), "one.pth"), (TWO, "two.pth")):
+        done = fit(launcher, pictures, small_vgg, out, *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("Wrote") == 1  # rank 0 alone reports
+    assert distance(pictures / "one.pth", pictures / "two.pth") < 1e-4
+
+
+def test_in_float64_they_are_the_same_training(pictures: Path, small_vgg: Path) -> None:
+    script = str(ROOT / "tests" / "nst_train" / "float64_training.py")
+    for launcher, out in (((), "one.pth"), (TWO, "two.pth")):
+        done = start(pictures, *launcher, script, str(pictures), str(small_vgg), str(pictures / out))
+        assert done.returncode == 0, done.stderr
+    assert distance(pictures / "one.pth", pictures / "two.pth") < 1e-9
+    one, two = (load_checkpoint(pictures / name).record["losses"] for name in ("one.pth", "two.pth"))
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)  # reported are the losses of the whole batch
+
+
+def test_alone_without_torchrun() -> None:
+    with join_processes("cpu") as process:
+        assert (process.rank, process.world, process.is_main, process.device.type) == (0, 1, True, "cpu")
+        assert process.mean(torch.tensor([2.0, 3.0])).tolist() == [2.0, 3.0]
+
+
+def test_a_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceMissingError, match="--device cuda"), join_processes("cuda"):
+        pass
+    with join_processes("auto") as process:
+        assert process.device.type == "cpu"
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(DeviceMissingError, match="process 1 has no GPU"), join_processes("cuda"):
+        pass
