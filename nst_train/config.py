@@ -148,9 +148,6 @@ class TrainConfig:
             raise ConfigError("--content", "no folder given", "Give --content a folder with photographs")
         if not self.style_size:
             raise ConfigError("--style-size", "no size given", "Give at least one, as --style-size 512")
-        if len(self.net.widths) != 3 or min(self.net.widths) < 1 or self.net.blocks < 0:
-            given = f"{self.net.widths} and {self.net.blocks} blocks"
-            raise ConfigError("--widths", f"{given} given", "Give three numbers of channels, as --widths 32 64 128")
         if self.final_lr > self.lr:
             raise ConfigError("--final-lr", f"{self.final_lr:g} is above --lr {self.lr:g}", "Let it decay")
 

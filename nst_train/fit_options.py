@@ -96,9 +96,13 @@ def config_from(arguments: argparse.Namespace) -> TrainConfig:
     for option in options:
         if option.default is dataclasses.MISSING and option.name not in values:
             raise ConfigError(flag(option.name), "missing", f"Give {flag(option.name)}, or a recipe that has it")
+    try:
+        net_config = TransformNetConfig(**(fields_of(TransformNetConfig()) | net))
+    except ValueError as error:
+        raise ConfigError("net", str(error)) from error
     return TrainConfig(
         **values,
-        net=TransformNetConfig(**(fields_of(TransformNetConfig()) | net)),
+        net=net_config,
         objective=ObjectiveConfig(**(fields_of(ObjectiveConfig()) | objective)),
     )
 

@@ -1,0 +1,205 @@
+"""nst-train fit as users meet it: what it says, what it writes, and how it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from nst_train.checkpoints import load_checkpoint
+from nst_train.cli import main
+from nst_train.training_state import load_state
+from tests.nst_train.full_disk import files_up_to
+from tests.nst_train.tiny_training import FLAGS
+
+ROOT = Path(__file__).parents[2]
+
+
+def options(pictures: Path, vgg: Path, *more: str) -> list[str]:
+    names = ("--style", "style.png", "--content", "content", "--out", "a.pth", "--log-dir", "logs")
+    return [
+        "fit",
+        *(str(pictures / name) if "." in name or name.isalpha() else name for name in names),
+        *(
+            *("--vgg-weights", str(vgg), "--device", "cpu", "--workers", "1", "--steps", "4", "--sample-every", "2"),
+            *FLAGS,
+            *more,
+        ),
+    ]
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
+    """The one line that a failing command leaves on stderr."""
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("nst-train: error: ")
+    return captured.err
+
+
+def test_trains_and_shows_how_it_goes(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "content" / "broken.jpg").write_text("no picture")
+    assert main(options(pictures, small_vgg, "--exclude", "photo_2.png", "--sample", str(pictures / "style.png"))) == 0
+    shown = capsys.readouterr().err
+    assert "on 6 photographs (1 held out), 4 steps of 2 crops of 32 px" in shown
+    assert re.search(r"Skipped 1 unreadable photograph\(s\): \S*broken\.jpg", shown)
+    assert re.search(r"4/4 steps, \S+/s, 0 s left, content \S+, style \S+, total \S+", shown)
+    assert f"Wrote {pictures / 'a.pth'}" in shown
+    assert load_checkpoint(pictures / "a.pth").record["step"] == 4
+    samples = sorted((pictures / "logs" / "a" / "samples").iterdir())
+    assert [path.name for path in samples] == ["style_000002.jpg", "style_000004.jpg"]
+    with Image.open(samples[0]) as first, Image.open(pictures / "style.png") as style:
+        assert first.size == style.size
+
+
+def test_tensorboard_gets_every_loss_and_the_samples(pictures: Path, small_vgg: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert main(options(pictures, small_vgg)) == 0
+    events = accumulator.EventAccumulator(str(pictures / "logs" / "a"))
+    events.Reload()
+    names = {"loss/content", "loss/style", "loss/total_variation", "loss/total"}
+    assert set(events.Tags()["scalars"]) == names | {"optimizer/learning_rate", "optimizer/gradient_norm"}
+    [last] = events.Scalars("loss/total")
+    assert last.step == 4
+    assert last.value == pytest.approx(load_checkpoint(pictures / "a.pth").record["losses"][-1][-1])
+    assert events.Tags()["images"] == ["sample/content"]
+
+
+def test_without_tensorboard_it_trains_and_says_so_once(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(options(pictures, small_vgg)) == 0
+    assert capsys.readouterr().err.count("TensorBoard is not installed") == 1
+    assert len(list((pictures / "logs" / "a" / "samples").iterdir())) == 2
+
+
+def test_a_recipe_repeats_the_training(pictures: Path, small_vgg: Path) -> None:
+    saved = pictures / "recipe.toml"
+    assert main(options(pictures, small_vgg, "--save-recipe", str(saved), "--seed", "3")) == 0
+    first = (pictures / "a.pth").read_bytes()
+    assert main(["fit", "--recipe", str(saved), "--out", str(pictures / "b.pth")]) == 0
+    a, b = load_checkpoint(pictures / "a.pth"), load_checkpoint(pictures / "b.pth")
+    assert a.record["losses"] == b.record["losses"]
+    assert first == (pictures / "a.pth").read_bytes()
+
+
+def test_max_minutes_then_resume_then_once_more(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options(pictures, small_vgg, "--max-minutes", "0")) == 0
+    assert "Stopped after step 1 of 4; continue with --resume" in capsys.readouterr().err
+    assert "holds an unfinished training" in fails(options(pictures, small_vgg), capsys)
+    assert main(options(pictures, small_vgg, "--resume")) == 0
+    assert "Resuming at step 1" in capsys.readouterr().err
+    assert main(options(pictures, small_vgg, "--resume")) == 0
+    assert "is finished already, all 4 steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_with_a_checkpoint(number: int, code: int, pictures: Path, small_vgg: Path) -> None:
+    command = options(pictures, small_vgg, "--steps", "100000", "--checkpoint-every", "10", "--sample-every", "0")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nst_train", *command], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    state = pictures / "a.state.pth"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == code, shown
+    step = load_state(state).step
+    assert f"Stopped after step {step} of 100000" in shown
+    assert load_checkpoint(pictures / "a.pth").record["step"] == step
+    assert "Traceback" not in shown
+
+
+def test_the_help_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_exits(["fit", "--help"]) == 0
+    shown = capsys.readouterr().out
+    positions = [shown.index(f"\n{group}:\n") for group in ("recipe", "pictures and files", "schedule", "machine")]
+    assert positions == sorted(positions)
+    assert "(default: 40000)" in shown
+
+
+def test_commands_are_listed_without_importing_torch() -> None:
+    code = (
+        "import sys; from nst_train.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in ("fit", "gatys", "visualize"))
+
+
+def main_exits(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+# --- one line, a remedy, an exit code --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["fit", "--steps", "many"], ["fit", "--crops", "3"]])
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_exits(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--steps", "0"), 2, "--steps: 0 given, expected at least 1"),
+        (("--widths", "3", "4"), 2, "net: widths=(3, 4), expected three whole numbers"),
+        (("--style", "nowhere.jpg"), 1, "Cannot read the style picture nowhere.jpg: no such file"),
+        (("--content", "nowhere"), 1, "No folder of photographs at nowhere"),
+        (("--out", "nowhere/a.pth"), 1, "Cannot write nowhere/a.pth"),
+        (("--vgg-weights", "nowhere.pth"), 1, "nowhere.pth"),
+        (("--init", "nowhere.pth"), 1, "No checkpoint at nowhere.pth"),
+        (("--sample", "nowhere.jpg"), 1, "Cannot read the sample picture nowhere.jpg: no such file"),
+        (("--recipe", "nowhere.toml"), 2, "Cannot use the recipe nowhere.toml: no such file"),
+        (("--content-layers", "relu9_9"), 2, "relu9_9"),
+        (("--style-layers", "relu3_1"), 1, "relu3_1"),  # the file of weights ends before
+    ],
+)
+def test_bad_input_is_one_line(
+    more: tuple[str, ...], code: int, message: str, pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in fails(options(pictures, small_vgg, *more), capsys, code)
+    assert not (pictures / "a.pth").exists()
+
+
+def test_a_content_folder_without_pictures_is_named(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "empty").mkdir()
+    line = fails(options(pictures, small_vgg, "--content", str(pictures / "empty")), capsys)
+    assert "no picture file in there" in line
+    (pictures / "empty" / "a.jpg").write_text("no picture")
+    line = fails(options(pictures, small_vgg, "--content", str(pictures / "empty")), capsys)
+    assert "none of 1 picture files is readable" in line
+
+
+def test_divergence_is_named(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options(pictures, small_vgg, "--lr", "1e38", "--warmup", "0")) == 1
+    assert re.search(r"nst-train: error: Training diverged at step \d: .* lower --lr", capsys.readouterr().err)
+    assert not (pictures / "a.pth").exists()
+
+
+def test_a_full_disk_is_named(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with files_up_to(2000):
+        code = main(options(pictures, small_vgg, "--checkpoint-every", "1", "--sample-every", "0"))
+    shown = capsys.readouterr().err
+    assert code == 1
+    assert "nst-train: error: Cannot write" in shown
+    assert "a.state.pth: File too large" in shown
+    assert not list(pictures.glob(".*.part"))
