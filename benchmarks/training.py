@@ -123,7 +123,7 @@ def examples_step(setting: Setting) -> Iterator[float]:
 # --- ours ------------------------------------------------------------------------------------------------------------
 
 
-def nst_step(setting: Setting, *, like_examples: bool, precision: str, compile: bool = False) -> Iterator[Any]:
+def nst_step(setting: Setting, *, like_examples: bool, precision: str) -> Iterator[Any]:
     """Endless steps of a training as ``nst-train fit`` makes them."""
     from nst_train.allocator import keep_freed_memory
     from nst_train.config import TrainConfig
@@ -146,7 +146,6 @@ def nst_step(setting: Setting, *, like_examples: bool, precision: str, compile: 
             batch=setting.batch,
             crop=setting.crop,
             precision=precision,
-            compile=compile,
             objective=objective,
             checkpoint_every=1_000_000,
         )

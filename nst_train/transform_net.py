@@ -215,6 +215,8 @@ def scale_input(config: TransformNetConfig, image: Tensor) -> Tensor:
 
 def scale_output(config: TransformNetConfig, x: Tensor) -> Tensor:
     """The last convolution's output -> levels, nominally 0..255 but not clamped."""
+    if x.dtype == torch.bfloat16:  # from autocast; its steps near 255 would be a whole level
+        x = x.float()
     return torch.tanh(x) * config.output_scale + config.output_offset if config.output == "tanh" else x
 
 
