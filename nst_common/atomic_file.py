@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nst_common.errors import UserError
 
+LONGEST_NAME = 240  # bytes; file systems allow 255, and the partial file's name adds 15
+
 
 class CannotWriteError(UserError):
     """A file could not be written; whatever stood at its path before is untouched.
@@ -19,11 +21,12 @@ class CannotWriteError(UserError):
     def __init__(self, path: Path, cause: OSError) -> None:
         self.disk_full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = cause.strerror or str(cause)
-        remedy = (
-            "Free some space or choose another place with --out"
-            if self.disk_full
-            else "Choose a place with --out that exists and that you may write to"
-        )
+        if self.disk_full:
+            remedy = "Free some space or choose another place with --out"
+        elif cause.errno == errno.EEXIST:
+            remedy = "Choose another name, or replace it with --overwrite"
+        else:
+            remedy = "Choose a place with --out that exists and that you may write to"
         super().__init__(f"Cannot write {path}: {reason}", remedy)
 
 
@@ -44,24 +47,43 @@ def prepare_folder(folder: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Gives a path beside ``path`` to write to, and renames it to ``path`` once the block ends without an error.
 
     On any error, also Ctrl-C, the partial file is removed and ``path`` is as it was.
 
+    Args:
+        overwrite: without it a file that has appeared at ``path`` in the meantime is an error, too.
+
     Raises:
         CannotWriteError: for every OSError inside the block, with a remedy.
     """
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    name = path.name if len(os.fsencode(path.name)) <= LONGEST_NAME else "long-name"
+    partial = path.with_name(f".{name}.{os.urandom(4).hex()}.part")
     try:
         yield partial
         _flush_to_disk(partial)
-        partial.replace(path)
+        if overwrite:
+            partial.replace(path)
+        else:
+            _publish_new(partial, path)
     except OSError as cause:
         raise CannotWriteError(path, cause) from cause
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _publish_new(partial: Path, path: Path) -> None:
+    """Gives ``partial`` its final name unless that is taken, in one indivisible step where the file system can."""
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        raise
+    except OSError as cause:  # no hard links here, as on FAT
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from cause
+        partial.replace(path)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -27,8 +27,11 @@ def run_command(prog: str, work: Callable[[Sequence[str]], int], argv: Sequence[
         What ``work`` returned; a UserError's own code (1 failed work, 2 wrong usage); 130 after Ctrl-C.
     """
     _stop_on_sigterm()
+    _prepare_streams()
     try:
-        return work(sys.argv[1:] if argv is None else argv)
+        code = work(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         _complain(prog, str(error))
         return error.exit_code
@@ -36,16 +39,37 @@ def run_command(prog: str, work: Callable[[Sequence[str]], int], argv: Sequence[
         _complain(prog, "interrupted; what was finished is kept")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has left; python would complain once more while flushing stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()  # the reader (head, less) has left
+        return 1
+    except OSError as error:  # such as a full disk behind `> log`
+        _drop_stdout()
+        _complain(prog, f"{error}. Check the place that the output goes to")
         return 1
     except MemoryError:
-        _complain(prog, "out of memory. Close other programs or work at a smaller size with --size")
+        _complain(prog, "out of memory. Close other programs, or give it less to do at once")
         return 1
 
 
 def _complain(prog: str, message: str) -> None:
     sys.stderr.write(f"{prog}: error: {message}\n")
+
+
+def _prepare_streams() -> None:
+    """Output that is closed goes nowhere, and names that the terminal cannot show are escaped: neither is an error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (for good)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    """Python would complain once more while flushing what is left at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a real file, as under a test or in a notebook
+        return
 
 
 def _stop_on_sigterm() -> None:

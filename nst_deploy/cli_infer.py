@@ -16,7 +16,7 @@ from nst_deploy.contract import MIN_SIZE
 from nst_deploy.images import DEFAULT_QUALITY, Picture, load_picture, measure_picture, save_picture
 from nst_deploy.jobs import Job, find_pictures, pending, plan_jobs
 from nst_deploy.memory import MemoryGuard
-from nst_deploy.runtime.backend import DEVICES, LOWER_PRECISIONS, Device, LowerPrecision
+from nst_deploy.runtime.backend import DEVICES, LOWER_PRECISIONS, MAX_THREADS, Device, LowerPrecision
 from nst_deploy.styles import DEFAULT_STYLE, bundled_styles, thumbnail
 from nst_deploy.stylizer import Stylizer
 
@@ -147,7 +147,7 @@ class Run:
         picture = load_picture(job.source.path, options.size)
         styled = self._stylize(picture.rgb, strength=options.strength, keep_color=options.keep_color)
         result = dataclasses.replace(picture, rgb=styled)
-        save_picture(job.target, result, quality=options.quality)
+        save_picture(job.target, result, quality=options.quality, overwrite=options.overwrite)
         self._guard.went_well(size)
         return result
 
@@ -277,7 +277,7 @@ def _quality(text: str) -> int:
 
 
 def _threads(text: str) -> int:
-    return _whole_number(text, 1, None)
+    return _whole_number(text, 1, MAX_THREADS)
 
 
 def _whole_number(text: str, least: int, most: int | None) -> int:

@@ -86,6 +86,11 @@ class PictureNotFoundError(UserError):
         super().__init__(f"No picture at {path}", "Check the path")
 
 
+class EmptyPathError(UsageError):
+    def __init__(self, option: str) -> None:
+        super().__init__(f"{option} is empty, expected a path", "Perhaps a variable of your shell is not set")
+
+
 class NoPicturesError(UserError):
     """A folder or a glob in which there is no picture."""
 
@@ -193,12 +198,22 @@ class OutputExistsError(UsageError):
 
 
 class ParityError(UserError):
-    """The engine's pixels differ from PyTorch's by more than its precision allows; no file is left behind."""
+    """The engine's pixels differ from PyTorch's by more than its precision allows; no file is written for it."""
 
     def __init__(self, measured: str, limit: str) -> None:
         super().__init__(
             f"The engine differs from PyTorch by {measured}; allowed is {limit}; nothing was written",
-            "Please report it with the checkpoint; --no-verify writes the file all the same",
+            "Please report it with the checkpoint; an export with --no-verify writes the file all the same",
+        )
+
+
+class ReferenceFailedError(UserError):
+    """PyTorch could not compute the pictures that an engine is compared with."""
+
+    def __init__(self, height: int, width: int, reason: str) -> None:
+        super().__init__(
+            f"PyTorch failed on the {width}x{height} px picture to compare with: {reason}",
+            "Compare on smaller pictures with --verify-images, or skip it with --no-verify",
         )
 
 

@@ -143,7 +143,7 @@ def load_picture(path: Path, longest_side: int | None = None) -> Picture:
     return Picture(np.asarray(rgb.convert("RGB")), alpha, profile, exif)
 
 
-def save_picture(path: Path, picture: Picture, *, quality: int = DEFAULT_QUALITY) -> None:
+def save_picture(path: Path, picture: Picture, *, quality: int = DEFAULT_QUALITY, overwrite: bool = True) -> None:
     """Writes ``path`` atomically, in the format of its suffix.
 
     Alpha is kept where the format has it, laid on white elsewhere. A profile is embedded where the format takes one;
@@ -151,6 +151,7 @@ def save_picture(path: Path, picture: Picture, *, quality: int = DEFAULT_QUALITY
 
     Args:
         quality: 1..100, for JPEG, WebP and AVIF; the other formats are lossless (GIF: 256 colours).
+        overwrite: without it a file at ``path`` is an error, also one that appeared a moment ago.
 
     Raises:
         UnknownFormatError: a suffix that is not in ``FORMATS``, or that this Pillow was built without.
@@ -158,7 +159,7 @@ def save_picture(path: Path, picture: Picture, *, quality: int = DEFAULT_QUALITY
         CannotWriteError: an unwritable place or a full disk.
     """
     encoded = _encode(path, picture, output_format(path), quality)
-    with atomic_write(path) as partial:
+    with atomic_write(path, overwrite=overwrite) as partial:
         partial.write_bytes(encoded)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from nst_deploy.errors import (
+    EmptyPathError,
     NoPicturesError,
     OutputCollisionError,
     OutputExistsError,
@@ -63,7 +64,7 @@ def find_pictures(arguments: Sequence[str], out: str | None = None) -> list[Sour
     found: dict[Path, Source] = {}
     for argument in arguments:
         for source in _expand(argument, out):
-            found.setdefault(source.path.resolve(), source)
+            found.setdefault(_real(source.path), source)
     return list(found.values())
 
 
@@ -82,10 +83,10 @@ def plan_jobs(sources: Sequence[Source], out: str | None, style: str, *, resume:
     """
     pattern = _pattern(out, len(sources))
     jobs = [Job(source, _fill(pattern, source, style)) for source in sources]
-    made_from = {job.target.resolve(): job.source.path.resolve() for job in jobs}
+    made_from = {_real(job.target): _real(job.source.path) for job in jobs}
     kept = []
     for job in jobs:
-        path = job.source.path.resolve()
+        path = _real(job.source.path)
         is_result = made_from.get(path, path) != path
         if not (is_result and (resume or not job.source.named)):
             kept.append(job)
@@ -106,14 +107,21 @@ def pending(jobs: Sequence[Job], *, overwrite: bool, skip_existing: bool) -> lis
     return [job for job in jobs if job.target not in done]
 
 
+def _real(path: Path) -> Path:
+    # Path.resolve raises for a link that leads to itself; that is for whoever opens it to report.
+    return Path(os.path.realpath(path))
+
+
 def _expand(argument: str, out: str | None) -> Iterator[Source]:
+    if not argument:
+        raise EmptyPathError("INPUT")
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for names that are too long)
         yield from _gather(argument, path, _files_below(path, out))
     elif not os.path.lexists(path) and glob.has_magic(argument):
         fixed = Path(*_until_magic(path.parts))
         matches = (Path(match) for match in sorted(glob.glob(argument, recursive=True)))  # noqa: PTH207  (skips hidden)
-        yield from _gather(argument, fixed, (match for match in matches if match.is_file()))
+        yield from _gather(argument, fixed, (match for match in matches if os.path.isfile(match)))  # noqa: PTH113
     else:
         yield Source(path)
 
@@ -127,10 +135,10 @@ def _gather(argument: str, base: Path, files: Iterator[Path]) -> Iterator[Source
 
 
 def _files_below(folder: Path, out: str | None) -> Iterator[Path]:
-    outputs = Path(out).resolve() if out and _is_folder(out) else None
+    outputs = _real(Path(out)) if out and _is_folder(out) else None
     for parent, folders, files in os.walk(folder):
         here = Path(parent)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and (here / f).resolve() != outputs)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and _real(here / f) != outputs)
         yield from (here / name for name in sorted(files) if not name.startswith("."))
 
 
@@ -152,6 +160,8 @@ def _picture_suffixes() -> set[str]:
 def _pattern(out: str | None, count: int) -> str:
     if out is None:
         return DEFAULT_NAME
+    if not out:
+        raise EmptyPathError("--out")
     if _is_folder(out):
         return str(Path(out) / DEFAULT_NAME)
     if "{" not in out and count > 1:
@@ -176,16 +186,17 @@ def _fill(pattern: str, source: Source, style: str) -> Path:
         return fields[match[0]]
 
     path = Path(re.sub(r"\{[^}/]*\}?", value, pattern))
-    target = path.parent / source.subfolder / path.name
+    # Without a field it is one file for one picture, wherever that was found.
+    target = path.parent / source.subfolder / path.name if "{" in pattern else path
     output_format(target)
     return target
 
 
 def _refuse_losses(jobs: Sequence[Job]) -> None:
-    inputs = {job.source.path.resolve() for job in jobs}
+    inputs = {_real(job.source.path) for job in jobs}
     taken: dict[Path, Path] = {}
     for job in jobs:
-        target = job.target.resolve()
+        target = _real(job.target)
         if target in inputs:
             raise OutputIsInputError(job.source.path, job.target)
         if target in taken:

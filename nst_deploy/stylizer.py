@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nst_common.errors import UsageError
 from nst_deploy.blend import blend
@@ -86,7 +86,7 @@ class Stylizer:
 
         Returns:
             The same kind, shape and order. A PIL.Image comes back as RGB, or RGBA where the input had alpha, with its
-            ICC profile where that is for RGB.
+            ICC profile where that is for RGB, and upright where its EXIF said that it lies on its side.
 
         Raises:
             NotAPictureError: another type, dtype or shape.
@@ -154,7 +154,7 @@ def _check(array: NDArray[Any]) -> Array:
 def _decode(picture: object) -> tuple[Array, Image.Image | None, bytes | None]:
     """uint8 ``[H, W, 3]``, alpha (mode L) where there is one, and the ICC profile of the pixels."""
     if isinstance(picture, Image.Image):
-        rgb, profile = to_rgb(picture)
+        rgb, profile = to_rgb(ImageOps.exif_transpose(picture))
         alpha = rgb.getchannel("A") if rgb.mode == "RGBA" else None
         return np.asarray(rgb.convert("RGB")), alpha, profile
     if isinstance(picture, np.ndarray) and picture.ndim == FRAME_DIMS:

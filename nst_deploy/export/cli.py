@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nst_common import package_version
 from nst_common.console import ArgumentParser, run_command
+from nst_common.errors import UsageError
 from nst_deploy.contract import PRECISIONS
 from nst_deploy.errors import BackendMissingError
 
@@ -32,6 +33,7 @@ def _run(argv: Sequence[str]) -> int:
         if find_spec(package) is None:
             raise BackendMissingError(package, "export")
     if arguments.verify is not None:
+        _refuse_export_options(arguments)
         return _verify(arguments)
     return _export(arguments)
 
@@ -58,6 +60,14 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     _show(verify_engine(arguments.verify, arguments.ckpt, arguments.verify_images))
     return 0
+
+
+def _refuse_export_options(arguments: argparse.Namespace) -> None:
+    defaults = _parser().parse_args(["--ckpt", str(arguments.ckpt)])
+    for option in ("out", "format", "precision", "static", "no_verify"):
+        if getattr(arguments, option) != getattr(defaults, option):
+            flag = "--" + option.replace("_", "-")
+            raise UsageError(f"{flag} says how to export, --verify takes an engine as it is", f"Leave {flag} out")
 
 
 def _show(file: "ExportedFile") -> None:

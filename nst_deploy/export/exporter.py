@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from nst_common import package_version
-from nst_common.atomic_file import CannotWriteError, atomic_write
+from nst_common.atomic_file import atomic_write, prepare_folder
 from nst_common.errors import UsageError
 from nst_deploy.contract import MIN_SIZE, PRECISIONS, ModelContract, Precision
-from nst_deploy.errors import WrongCheckpointError
+from nst_deploy.errors import ReferenceFailedError, WrongCheckpointError
 from nst_deploy.export.deployable import DeployableNet
 from nst_deploy.export.fold import fold
 from nst_deploy.export.onnx_export import save_onnx, set_contract, to_onnx
@@ -22,6 +23,7 @@ from nst_deploy.runtime.backend import Backend, open_backend
 from nst_train.checkpoints import Checkpoint, load_checkpoint
 
 FLOAT_BYTES = 4
+MAX_STATIC_SIZE = 8192  # px; an engine for any size takes larger pictures as well
 # Peak memory of ONNX Runtime on the CPU, in full-resolution float activations of the first layer's width: measured
 # 2.4 (0.3, 2 and 8 megapixels), 3.2 where the size is no multiple of 4 and the graph pads.
 LIVE_ACTIVATIONS = 3.2
@@ -77,7 +79,7 @@ def export(
     ckpt, out = Path(ckpt), Path(out)
     _check_static_size(static_size)
     checkpoint = load_checkpoint(ckpt)
-    _make_folder(out)
+    prepare_folder(out)
     files = [
         _export_onnx(checkpoint, out, precision, static_size, verify=verify, images=verify_images)
         for precision in precisions
@@ -93,8 +95,6 @@ def verify_engine(engine: str | Path, ckpt: str | Path, images: Sequence[Path] |
         ParityError: beyond its precision's limit; the file stays as it was.
         Everything that loading the two files raises.
     """
-    import onnx  # noqa: PLC0415  (only to write the figures back)
-
     engine, checkpoint = Path(engine), load_checkpoint(Path(ckpt))
     backend = open_backend(engine)
     try:
@@ -116,8 +116,11 @@ def reference_run(net: nn.Module) -> Run:
     deployable = DeployableNet(net).eval()
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        with torch.inference_mode():
-            styled: NDArray[np.uint8] = deployable(torch.from_numpy(images.copy())).numpy()
+        try:
+            with torch.inference_mode():
+                styled: NDArray[np.uint8] = deployable(torch.from_numpy(images.copy())).numpy()
+        except RuntimeError as error:  # how PyTorch says that memory is short
+            raise ReferenceFailedError(*images.shape[1:3], str(error).split("\n")[0]) from error
         return styled
 
     return run
@@ -145,7 +148,7 @@ def _export_onnx(
     path = out / f"{checkpoint.style}.onnx"
     # The engine is proven under a temporary name, as the bytes that users get, and appears only afterwards.
     with atomic_write(path) as unproven:
-        save_onnx(model, unproven)
+        onnx.save_model(model, str(unproven))
         if verify:
             backend = open_backend(unproven)
             try:
@@ -154,7 +157,7 @@ def _export_onnx(
                 backend.close()
             contract = replace(contract, parity=report.parity)
             set_contract(model, contract)
-            save_onnx(model, unproven)
+            onnx.save_model(model, str(unproven))
     return ExportedFile(path, contract, report)
 
 
@@ -166,14 +169,6 @@ def _prove(checkpoint: Checkpoint, backend: Backend, images: Sequence[Path] | No
 
 
 def _check_static_size(size: tuple[int, int] | None) -> None:
-    if size is not None and min(size) < MIN_SIZE:
-        raise UsageError(
-            f"The static size is {size[0]}x{size[1]}, expected HxW from {MIN_SIZE} px", "Give a larger one"
-        )
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWriteError(out, error) from error
+    if size is not None and not all(MIN_SIZE <= side <= MAX_STATIC_SIZE for side in size):
+        expected = f"HxW of {MIN_SIZE}..{MAX_STATIC_SIZE} px"
+        raise UsageError(f"The static size is {size[0]}x{size[1]}, expected {expected}", "Choose another")

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nst_deploy.contract import Parity, Precision
-from nst_deploy.errors import ParityError
+from nst_deploy.contract import MIN_SIZE, Parity, Precision
+from nst_deploy.errors import ParityError, PictureSizeError
 from nst_deploy.images import load_picture
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -154,11 +154,15 @@ def verification_pictures(
         static_size: (H, W) in px.
 
     Raises:
-        PictureUnreadableError: a file that is missing or not a picture.
+        PictureNotFoundError, PictureUnreadableError: a file that is missing or not a picture.
+        PictureSizeError: one below 8 px.
     """
     pictures = []
     for path in sorted(PHOTOGRAPHS.glob("*.jpg")) if files is None else files:
         photo = Image.fromarray(load_picture(path).rgb)
+        if min(photo.size) < MIN_SIZE:
+            remedy = f"Leave {path} out"
+            raise PictureSizeError(photo.height, photo.width, f"at least {MIN_SIZE}x{MIN_SIZE} px", remedy)
         sizes = [static_size] if static_size else [(photo.height, photo.width), ODD_SIZE]
         pictures += [(path.name, np.asarray(photo.resize((width, height)))) for height, width in sizes]
     return pictures

@@ -2,11 +2,12 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nst_common.errors import UsageError
 from nst_deploy.contract import ModelContract
 from nst_deploy.errors import PrecisionUnknownError
 
@@ -15,8 +16,10 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 LowerPrecision = Literal["bf16"]  # than the engine's own; only when asked for
 LOWER_PRECISIONS: tuple[LowerPrecision, ...] = get_args(LowerPrecision)
 
-# Every way to run an engine, None being its own precision. ``auto`` takes the first whose package is installed.
-VARIANTS: tuple[tuple[Device, LowerPrecision | None], ...] = (("openvino", None), ("cpu", None), ("openvino", "bf16"))
+Variant: TypeAlias = tuple[Device, LowerPrecision | None]  # a way to run an engine, None being its own precision
+# All of them; ``auto`` takes the first whose package is installed.
+VARIANTS: tuple[Variant, ...] = (("openvino", None), ("cpu", None), ("openvino", "bf16"))
+MAX_THREADS = 256  # more than any machine gains from; a slip of the finger may not bring one down
 PACKAGES: dict[Device, str] = {"openvino": "openvino", "cpu": "onnxruntime"}
 
 
@@ -58,13 +61,16 @@ def open_backend(
         engine: an ONNX file made by nst-export.
         device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO on the CPU, ``auto`` the faster one that is installed.
         precision: to compute in less than the engine's own; None keeps that.
-        threads: CPU threads for one run; None lets the runtime take every core.
+        threads: CPU threads for one run, 1..MAX_THREADS; None lets the runtime take every core.
         cache: let the back end keep what it compiled in the user's cache folder.
 
     Raises:
         BackendMissingError, BackendBrokenError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
-        PrecisionUnknownError, PrecisionUnavailableError: neither the back end, or nor this CPU, has it.
+        UsageError: a device or a number of threads that there is not.
+        PrecisionUnknownError, PrecisionUnavailableError: the back end, or this CPU, does not have it.
     """
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads is {threads}, expected 1..{MAX_THREADS}", "None takes every core")
     chosen = choose_device(device, precision)
     # One vendor library is imported only when it is about to be used: it is most of a cold start.
     if chosen == "openvino":
@@ -84,7 +90,10 @@ def choose_device(device: Device, precision: LowerPrecision | None = None) -> De
 
     Raises:
         PrecisionUnknownError: the back end has it on no machine.
+        UsageError: no such device.
     """
+    if device not in DEVICES:
+        raise UsageError(f"Unknown device {device!r}", f"Known are {', '.join(DEVICES)}")
     able = [known for known, lower in VARIANTS if lower == precision]
     if device == "auto":
         return next((known for known in able if find_spec(PACKAGES[known]) is not None), able[-1])

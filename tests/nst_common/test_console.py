@@ -23,7 +23,7 @@ def keep_signal_handler() -> object:
         (UserError("No\n  such thing", "Get one"), 1, "tool: error: No such thing. Get one\n"),
         (UsageError("Odd", "Be even"), 2, "tool: error: Odd. Be even\n"),
         (KeyboardInterrupt(), 130, "tool: error: interrupted; what was finished is kept\n"),
-        (MemoryError(), 1, "tool: error: out of memory. Close other programs or work at a smaller size with --size\n"),
+        (MemoryError(), 1, "tool: error: out of memory. Close other programs, or give it less to do at once\n"),
     ],
 )
 def test_foreseen_failures_are_one_line(

@@ -91,7 +91,9 @@ def test_bundled_styles(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     write_engine(here / "bundled/starry_night.onnx", style="starry_night")
     write_engine(here / "bundled/wave.onnx", style="wave")
     assert main(["--list"]) == 0
-    assert capsys.readouterr().out == "starry_night (the default)\nwave\n"
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split(maxsplit=2) == ["starry_night", str(here / "bundled/starry_night.jpg"), "(the default)"]
+    assert second.split() == ["wave", str(here / "bundled/wave.jpg")]
     assert main(["a.png"]) == 0
     assert main(["a.png", "--engine", "wave"]) == 0
     assert files(here) == ["a.png", "a.starry_night.png", "a.wave.png"]

@@ -11,7 +11,7 @@ import pytest
 
 from nst_deploy import cli_infer, memory
 from nst_deploy.cli_infer import main
-from nst_deploy.images import load_picture
+from nst_deploy.images import Picture, load_picture
 from tests.engines import write_engine
 from tests.infer import files, infer, one_line, photo
 from tests.pictures import png_claiming
@@ -31,6 +31,9 @@ COMMAND = [sys.executable, "-c", "import sys; from nst_deploy.cli_infer import m
         ["a.png", "--quality", "0"],
         ["a.png", "--quality", "101"],
         ["a.png", "--threads", "0"],
+        ["a.png", "--threads", "100000"],
+        ["a.png", "--out", ""],
+        [""],
         ["a.png", "--device", "abacus"],
         ["a.png", "--overwrite", "--skip-existing"],
         ["a.png", "--unheard-of"],
@@ -46,6 +49,54 @@ def test_wrong_usage_is_one_line_and_2(arguments: list[str], capsys: pytest.Capt
     photo("a.png")
     assert infer(*arguments) == 2
     one_line(capsys)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", ["loop.png", "n" * 300 + ".png"])
+def test_a_path_that_leads_nowhere_fails_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    Path("loop.png").symlink_to("loop.png")
+    assert infer(name, "--out", "x.png") == 1
+    assert name[:20] in one_line(capsys)
+    assert infer(name, "a.png") == 1
+    assert Path("a.negative.png").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("a.png")
+
+    def slow_load(path: Path, size: int | None) -> Picture:
+        Path("a.negative.png").write_text("somebody else's")
+        return load_picture(path, size)
+
+    monkeypatch.setattr(cli_infer, "load_picture", slow_load)
+    assert infer("a.png") == 1
+    assert "--overwrite" in one_line(capsys)
+    assert Path("a.negative.png").read_text() == "somebody else's"
+    assert infer("a.png", "--overwrite") == 0
+    assert load_picture(Path("a.negative.png")).rgb.shape == (12, 17, 3)
+
+
+@pytest.mark.usefixtures("here")
+def test_one_picture_of_a_folder_goes_to_the_one_file_given() -> None:
+    photo("album/sub/a.png")
+    assert infer("album", "--out", "x.png") == 0
+    assert Path("x.png").is_file()
+
+
+def test_output_that_cannot_be_written_to_is_one_line(here: Path) -> None:
+    photo("ö.png")
+    for stdout, code in (("/dev/full", 1), ("closed", 0), ("ascii.txt", 0)):
+        line = f"{COMMAND[0]} -c '{COMMAND[2]}' --engine engine.onnx ö.png --overwrite "
+        line += ">&-" if stdout == "closed" else f"> {stdout}"
+        environment = os.environ | {"PYTHONIOENCODING": "ascii" if stdout == "ascii.txt" else "utf-8"}
+        shown = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, env=environment)
+        assert shown.returncode == code, shown.stderr
+        assert shown.stderr.count("\n") == code, shown.stderr
+        assert (here / "ö.negative.png").is_file()
 
 
 BAD_PICTURES = {

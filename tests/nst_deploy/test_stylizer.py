@@ -164,3 +164,20 @@ def test_context_manager_closes(tmp_path: Path) -> None:
         stylize(photo(8, 8))
     with pytest.raises(Exception, match="failed"):
         stylize(photo(8, 8))
+
+
+def test_a_pil_picture_on_its_side_comes_back_upright(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+    sideways = Image.fromarray(pixels)
+    sideways.getexif()[0x0112] = 6  # orientation: turn clockwise to see it upright
+    sideways.save(tmp_path / "a.png", exif=sideways.getexif())
+    with Stylizer(write_engine(tmp_path / "engine.onnx")) as stylize, Image.open(tmp_path / "a.png") as picture:
+        styled = stylize(picture)
+    assert styled.size == (12, 17)
+    np.testing.assert_array_equal(np.asarray(styled), negative(np.rot90(pixels, -1)))
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": 10**5}, {"device": "abacus"}])
+def test_wrong_arguments_are_named(tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=str(next(iter(wrong.values())))):
+        Stylizer(write_engine(tmp_path / "engine.onnx"), **wrong)

@@ -40,7 +40,8 @@ def test_an_engine_that_differs_is_not_written(
 
     def wrong_fold(net: torch.nn.Module) -> torch.nn.Module:
         folded = fold(net)
-        folded.layers[-2].conv.weight.data *= -1  # a scale alone would vanish in the norm
+        conv = next(module for module in folded.modules() if isinstance(module, torch.nn.Conv2d))
+        conv.weight.data *= -1  # a positive scale would vanish in the norm
         return folded
 
     monkeypatch.setattr(exporter, "fold", wrong_fold)
@@ -88,7 +89,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--ckpt", "CKPT", "--format", "tflite"], 2, "tflite"),
         (["--ckpt", "CKPT", "--precision", ","], 2, "precision"),
         (["--ckpt", "CKPT", "--static", "big"], 2, "not a size"),
-        (["--ckpt", "CKPT", "--static", "4x64"], 2, "from 8 px"),
+        (["--ckpt", "CKPT", "--static", "4x64"], 2, "8..8192 px"),
+        (["--ckpt", "CKPT", "--static", "100000x100000"], 2, "8..8192 px"),
+        (["--ckpt", "CKPT", "--verify", "a.onnx", "--static", "64x64"], 2, "--static says how to export"),
         (["--ckpt", "CKPT", "--verify", "none.onnx"], 1, "No engine at none.onnx"),
         (["--ckpt", "CKPT", "--verify-images", "none.jpg"], 1, "none.jpg"),
         (["--ckpt", "CKPT", "--out", "/dev/null/out"], 1, "Cannot write /dev/null/out"),

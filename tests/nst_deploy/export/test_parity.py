@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_deploy.errors import ParityError, PictureUnreadableError
+from nst_deploy.errors import ParityError, PictureSizeError, PictureUnreadableError
 from nst_deploy.export.parity import LIMITS, ODD_SIZE, ParityLimit, compare, verification_pictures
 
 GREY = np.full((4, 5, 3), 100, np.uint8)
@@ -82,3 +82,9 @@ def test_own_pictures_and_a_static_size(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_text("no picture")
     with pytest.raises(PictureUnreadableError):
         verification_pictures([tmp_path / "b.png"])
+
+
+def test_a_picture_that_is_too_small_to_compare_is_named(tmp_path: Path) -> None:
+    Image.new("L", (3, 34)).save(tmp_path / "thin.png")
+    with pytest.raises(PictureSizeError, match=r"3x34 px .*thin\.png"):
+        verification_pictures([tmp_path / "thin.png"])
