@@ -96,7 +96,7 @@ def verify_engine(engine: str | Path, ckpt: str | Path, images: Sequence[Path] |
         Everything that loading the two files raises.
     """
     engine, checkpoint = Path(engine), load_checkpoint(Path(ckpt))
-    backend = open_backend(engine)
+    backend = open_backend(engine, "cpu")
     try:
         contract = backend.contract
         if contract.checkpoint_sha256 != checkpoint.sha256:
@@ -150,7 +150,7 @@ def _export_onnx(
     with atomic_write(path) as unproven:
         onnx.save_model(model, str(unproven))
         if verify:
-            backend = open_backend(unproven)
+            backend = open_backend(unproven, "cpu")
             try:
                 report = _prove(checkpoint, backend, images)
             finally:
