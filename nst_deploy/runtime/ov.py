@@ -21,7 +21,7 @@ CONVERTER = "openvino.tools.ovc"  # the part of the package that turns other fra
 class OvBackend:
     """OpenVINO on the CPU; may be shared between threads.
 
-    One compiled model serves every size. Compiled for a single size it is 3 to 7 % faster, but each size would take
+    One compiled model serves every size. Compiled for a single size it is 2 to 7 % faster, but each size would take
     0.1 s and up to a quarter more memory, and a picture's last bits would depend on what was styled before it; a
     ``--static`` export has that gain without the price.
 

@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,9 @@ def test_verbose_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
     error = capsys.readouterr().err
     for word in ("engine.onnx", "style negative", "fp32", "onnxruntime-cpu", "parity"):
         assert word in error
+    assert infer("a.png", "-v", "--no-cache", "--overwrite") == 0  # auto
+    fastest = "openvino-cpu" if find_spec("openvino") is not None else "onnxruntime-cpu"
+    assert f"back end {fastest}, opened" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])

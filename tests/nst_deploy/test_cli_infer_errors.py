@@ -35,6 +35,8 @@ COMMAND = [sys.executable, "-c", "import sys; from nst_deploy.cli_infer import m
         ["a.png", "--out", ""],
         [""],
         ["a.png", "--device", "abacus"],
+        ["a.png", "--device", "cpu", "--precision", "bf16"],
+        ["a.png", "--precision", "fp64"],
         ["a.png", "--overwrite", "--skip-existing"],
         ["a.png", "--unheard-of"],
         ["a.png", "--out", "a.docx"],

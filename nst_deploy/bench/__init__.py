@@ -1,0 +1,1 @@
+"""Every back end on this machine, side by side; nst_deploy.cli_bench is its command."""
