@@ -102,9 +102,11 @@ def _export(ckpt: Path, stack: ExitStack) -> Path:
     """An engine made for this run by nst-export, in a process of its own: torch stays out of this one."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nst-bench-"))
     command = ["-m", "nst_deploy.export.cli", "--ckpt", str(ckpt), "--out", folder, "--precision", "fp32"]
-    code = subprocess.run([sys.executable, *command, "--no-verify"], stdout=subprocess.DEVNULL, check=False).returncode
-    if code:
-        raise ExportCommandError(code)
+    sys.stderr.write(f"exporting {ckpt}\n")
+    done = subprocess.run([sys.executable, *command, "--no-verify"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        raise ExportCommandError(done.returncode)
     (engine,) = Path(folder).glob("*.onnx")
     return engine
 

@@ -66,8 +66,10 @@ def advice(choices: Sequence[Choice], automatic: Device) -> str:
     if not choices:
         return "Nothing ran at every size, so nothing is recommended"
     best = choices[0]
-    text = f"Recommended: {best.flags}, {best.speedup:.2f} times as fast as the slowest at the engine's own precision; "
-    text += "it is what auto takes" if best.device == automatic else f"auto takes {automatic}, so name it"
+    text = f"Recommended: {best.flags}"
+    if best.speedup > 1.0:
+        text += f", {best.speedup:.2f} times as fast as the slowest at the engine's own precision"
+    text += "; it is what auto takes" if best.device == automatic else f"; auto takes {automatic}, so name it"
     for lower in choices[1:]:
         text += f"\nFaster still: {lower.flags}, {lower.speedup:.2f} times as fast"
         if lower.min_psnr_db is not None:
