@@ -3,14 +3,13 @@
 # ruff: noqa: RUF009  (the functions called in the class body return dataclass fields)
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig
-from nst_train.options import check_ranges
+from nst_train.options import check_ranges, option
 from nst_train.transform_net import TransformNetConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -19,42 +18,23 @@ Precision = Literal["auto", "bf16", "fp32"]
 MIN_CROP = 32  # px; two halvings in the net and several in the VGG must leave something to look at
 
 
-def _option(
-    group: str,
-    text: str,
-    default: Any = dataclasses.MISSING,
-    *,
-    metavar: str | None = None,
-    at_least: float = -math.inf,
-    at_most: float = math.inf,
-    shapes_weights: bool = True,
-) -> Any:
-    """A field with what the command line's help, the checks and ``--resume`` need to know of it."""
-    metadata = {
-        "group": group,
-        "help": text,
-        "metavar": metavar,
-        "at_least": at_least,
-        "at_most": at_most,
-        "shapes_weights": shapes_weights,
-    }
-    return field(default=default, metadata=metadata)
+# What ``option`` makes, with the group that the help shows it in, and whether it must stay the same on ``--resume``.
 
 
-def _where(text: str, default: Any = dataclasses.MISSING, **rest: Any) -> Any:
-    return _option("pictures and files", text, default, **rest)
+def _where(text: str, default: Any = dataclasses.MISSING, *, shapes_weights: bool = True, **rest: Any) -> Any:
+    return option(text, default, group="pictures and files", shapes_weights=shapes_weights, **rest)
 
 
-def _schedule(text: str, default: Any, **rest: Any) -> Any:
-    return _option("schedule", text, default, **rest)
+def _schedule(text: str, default: Any, *, shapes_weights: bool = True, **rest: Any) -> Any:
+    return option(text, default, group="schedule", shapes_weights=shapes_weights, **rest)
 
 
-def _machine(text: str, default: Any, **rest: Any) -> Any:
-    return _option("machine", text, default, **rest)
+def _machine(text: str, default: Any, *, shapes_weights: bool = True, **rest: Any) -> Any:
+    return option(text, default, group="machine", shapes_weights=shapes_weights, **rest)
 
 
 def _watching(text: str, default: Any, **rest: Any) -> Any:
-    return _option("checkpoints and watching", text, default, shapes_weights=False, **rest)
+    return option(text, default, group="checkpoints and watching", shapes_weights=False, **rest)
 
 
 @dataclass(frozen=True)
@@ -191,14 +171,14 @@ def differences(config: TrainConfig, earlier: dict[str, Any]) -> list[str]:
     """Where ``config`` departs from an earlier run's ``as_plain`` in what shapes the weights: "lr was 0.1, is 0.2"."""
     mine = as_plain(config)
     found = []
-    for option in dataclasses.fields(config):
-        if dataclasses.is_dataclass(option.type) or option.name in ("net", "objective"):
+    for item in dataclasses.fields(config):
+        if item.name in ("net", "objective"):
             pairs = {
-                f"{option.name}.{name}": (earlier.get(option.name, {}).get(name), value)
-                for name, value in mine[option.name].items()
+                f"{item.name}.{name}": (earlier.get(item.name, {}).get(name), value)
+                for name, value in mine[item.name].items()
             }
-        elif option.metadata["shapes_weights"]:
-            pairs = {option.name: (earlier.get(option.name), mine[option.name])}
+        elif item.metadata["shapes_weights"]:
+            pairs = {item.name: (earlier.get(item.name), mine[item.name])}
         else:
             continue
         found += [f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now]

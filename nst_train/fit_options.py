@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from nst_train.config import TrainConfig
 from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig
-from nst_train.options import flag, flatten, several
+from nst_train.options import add_option, add_options, flag, given_values
 from nst_train.recipe import fields_of, read_recipe
 from nst_train.transform_net import PRESETS, TransformNetConfig
 
@@ -19,15 +18,6 @@ NET_OPTIONS = {  # the rest of TransformNetConfig is for recipes
     "blocks": "residual blocks",
     "padding": "how the convolutions see beyond the edge",
     "upsampling": "nearest x2 and a convolution, or a transposed convolution",
-}
-OBJECTIVE_OPTIONS = {
-    "architecture": "loss network",
-    "content_layers": "whose activations keep the photograph",
-    "style_layers": "whose Gram matrices carry the painting",
-    "content_weight": "how much of the photograph",
-    "style_weight": "how much of the painting",
-    "total_variation_weight": "smoothness",
-    "pooling": "of the loss network",
 }
 
 
@@ -42,39 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if "help" in field.metadata:
             name = field.metadata["group"]
             groups.setdefault(name, parser.add_argument_group(name))
-            _add(groups[name], field, hints[field.name], field.metadata["help"], field.metadata["metavar"])
-    objective = parser.add_argument_group("objective")
-    _add_all(objective, ObjectiveConfig, OBJECTIVE_OPTIONS)
+            add_option(groups[name], field, hints[field.name], default=field.default)  # a recipe may bring it
+    add_options(parser.add_argument_group("objective"), ObjectiveConfig)
     net = parser.add_argument_group("net")
     net.add_argument("--preset", choices=tuple(PRESETS), default=argparse.SUPPRESS, help="widths to start from")
-    _add_all(net, TransformNetConfig, NET_OPTIONS)
-
-
-def _add_all(group: Any, owner: Any, texts: dict[str, str]) -> None:
-    hints = typing.get_type_hints(owner)
-    fields = {field.name: field for field in dataclasses.fields(owner)}
-    for name, text in texts.items():
-        _add(group, fields[name], hints[name], text, None)
-
-
-def _add(group: Any, field: "dataclasses.Field[Any]", hint: Any, text: str, metavar: str | None) -> None:
-    if field.default not in (dataclasses.MISSING, None, ()):
-        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        text += f" (default: {shown})"
-    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    if hint is bool:
-        group.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, **options)
-        return
-    if typing.get_origin(hint) is tuple:
-        options |= {"nargs": "+", "type": several(typing.get_args(hint)[0])}
-        options["metavar"] = metavar or ("N" if options["type"].__name__ == "int" else "NAME")
-    elif typing.get_origin(hint) is typing.Literal:
-        options["choices"] = typing.get_args(hint)
-    else:
-        options |= {"type": hint, "metavar": metavar or ("N" if hint is int else "X" if hint is float else "NAME")}
-    group.add_argument(flag(field.name), **options)
+    hints = typing.get_type_hints(TransformNetConfig)
+    for field in dataclasses.fields(TransformNetConfig):
+        if field.name in NET_OPTIONS:
+            add_option(net, field, hints[field.name], default=field.default, text=NET_OPTIONS[field.name])
 
 
 def config_from(arguments: argparse.Namespace) -> TrainConfig:
@@ -89,10 +54,10 @@ def config_from(arguments: argparse.Namespace) -> TrainConfig:
     net, objective = values.pop("net", {}), values.pop("objective", {})
     if "preset" in given:
         net |= {"widths": PRESETS[given["preset"]].widths, "blocks": PRESETS[given["preset"]].blocks}
-    net |= {name: _plain(given[name]) for name in NET_OPTIONS if name in given}
-    objective |= {name: _plain(given[name]) for name in OBJECTIVE_OPTIONS if name in given}
+    net |= given_values(TransformNetConfig, arguments)
+    objective |= given_values(ObjectiveConfig, arguments)
+    values |= given_values(TrainConfig, arguments)
     options = [field for field in dataclasses.fields(TrainConfig) if "help" in field.metadata]
-    values |= {option.name: _plain(given[option.name]) for option in options if option.name in given}
     for option in options:
         if option.default is dataclasses.MISSING and option.name not in values:
             raise ConfigError(flag(option.name), "missing", f"Give {flag(option.name)}, or a recipe that has it")
@@ -105,7 +70,3 @@ def config_from(arguments: argparse.Namespace) -> TrainConfig:
         net=net_config,
         objective=ObjectiveConfig(**(fields_of(ObjectiveConfig()) | objective)),
     )
-
-
-def _plain(value: Any) -> Any:
-    return flatten(value) if isinstance(value, list) else value

@@ -10,11 +10,14 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from nst_train.errors import ConfigError
 
 T = TypeVar("T")
+Parser: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
+
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "FILE"}
 
 
 def option(
@@ -24,9 +27,10 @@ def option(
     metavar: str | None = None,
     at_least: float = -math.inf,
     at_most: float = math.inf,
+    **more: Any,
 ) -> Any:
-    """A dataclass field with its help text and the range that its numbers must keep."""
-    metadata = {"help": text, "metavar": metavar, "at_least": at_least, "at_most": at_most}
+    """A dataclass field with its help text, the range that its numbers must keep, and ``more`` to know of it."""
+    metadata = {"help": text, "metavar": metavar, "at_least": at_least, "at_most": at_most, **more}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -43,14 +47,15 @@ def check_ranges(config: Any) -> None:
                 _check_range(field, number)
 
 
-def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
+def add_options(parser: Parser, config_class: type[Any]) -> None:
     """Adds an option for every field of ``config_class`` and of the dataclasses inside it."""
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         if dataclasses.is_dataclass(field.default):
             _add_inner(parser, field.default)
         else:
-            _add(parser, field, hints[field.name], field.default)
+            required = field.default is dataclasses.MISSING
+            add_option(parser, field, hints[field.name], default=field.default, required=required)
 
 
 def from_namespace(config_class: type[T], arguments: argparse.Namespace) -> T:
@@ -62,8 +67,8 @@ def from_namespace(config_class: type[T], arguments: argparse.Namespace) -> T:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
         if dataclasses.is_dataclass(field.default) and not isinstance(field.default, type):
-            values[field.name] = dataclasses.replace(field.default, **_given(field.default, arguments))
-    return config_class(**values, **_given(config_class, arguments))
+            values[field.name] = dataclasses.replace(field.default, **given_values(field.default, arguments))
+    return config_class(**values, **given_values(config_class, arguments))
 
 
 def flag(name: str) -> str:
@@ -78,37 +83,54 @@ def _check_range(field: "dataclasses.Field[Any]", number: float) -> None:
         raise ConfigError(flag(field.name), f"{number:g} given, expected {expected}", "See --help for its meaning")
 
 
-def _given(config: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+def given_values(config: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """The values of ``config``'s own fields that were on the command line."""
     names = {field.name for field in dataclasses.fields(config)} & set(vars(arguments))
     values = {name: getattr(arguments, name) for name in names}
-    return {name: flatten(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: _flatten(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _add_inner(parser: argparse.ArgumentParser, default: Any) -> None:
+def _add_inner(parser: Parser, default: Any) -> None:
     hints = typing.get_type_hints(type(default))
     for field in dataclasses.fields(default):
-        _add(parser, field, hints[field.name], getattr(default, field.name))
+        add_option(parser, field, hints[field.name], default=getattr(default, field.name))
 
 
-def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint: Any, default: Any) -> None:
-    required = default is dataclasses.MISSING
-    text = field.metadata["help"] if required else f"{field.metadata['help']} ({_shown(default)})"
-    # An option that was not given stays absent, so that no default is written a second time.
-    keywords: dict[str, Any] = {"help": text.replace("%", "%%"), "required": required, "default": argparse.SUPPRESS}
-    metavar = field.metadata["metavar"]
-    if typing.get_origin(hint) is types.UnionType:  # X | None
+def add_option(
+    parser: Parser,
+    field: "dataclasses.Field[Any]",
+    hint: Any,
+    *,
+    default: Any,
+    text: str | None = None,
+    required: bool = False,
+) -> None:
+    """Adds one option; where it was not given it stays absent, so that no default is written a second time.
+
+    Args:
+        hint: the field's type.
+        default: shown in the help.
+        text: help of a field that was not made with ``option``.
+    """
+    text = field.metadata["help"] if text is None else text
+    shown = text if default is dataclasses.MISSING else f"{text} ({_shown(default)})"
+    keywords: dict[str, Any] = {"help": shown.replace("%", "%%"), "default": argparse.SUPPRESS, "required": required}
+    metavar = field.metadata.get("metavar")
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # X | None
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
+    if hint is bool:
+        keywords["action"] = argparse.BooleanOptionalAction
+    elif typing.get_origin(hint) is typing.Literal:
         keywords["choices"] = typing.get_args(hint)
     elif typing.get_origin(hint) is tuple:
-        keywords |= {"nargs": "*", "type": several(typing.get_args(hint)[0]), "metavar": metavar}
+        item = typing.get_args(hint)[0]
+        keywords |= {"nargs": "*", "type": _several(item), "metavar": metavar or METAVARS.get(item)}
     else:
-        keywords |= {"type": hint, "metavar": metavar}
+        keywords |= {"type": hint, "metavar": metavar or METAVARS.get(hint)}
     parser.add_argument(flag(field.name), dest=field.name, **keywords)
 
 
-def several(item: Any) -> Callable[[str], tuple[Any, ...]]:
+def _several(item: Any) -> Callable[[str], tuple[Any, ...]]:
     """Values may stand apart or be joined by commas; a path may itself hold a comma."""
     kind = type(typing.get_args(item)[0]) if typing.get_origin(item) is typing.Literal else item
 
@@ -119,7 +141,7 @@ def several(item: Any) -> Callable[[str], tuple[Any, ...]]:
     return parse
 
 
-def flatten(given: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def _flatten(given: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(value for values in given for value in values)
 
 
