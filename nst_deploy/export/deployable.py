@@ -13,7 +13,8 @@ class DeployableNet(nn.Module):
     Pads right and bottom by reflection to a multiple of 4, runs the net, crops, clamps to 0..255, rounds half to even.
 
     Args:
-        net: float ``[N, 3, H, W]``, 0..255 -> the same, for H and W that are multiples of 4.
+        net: float ``[N, 3, H, W]``, 0..255 -> the same, for H and W that are multiples of 4. One that says that it is
+            ``rounded`` clamps and rounds by itself.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -28,8 +29,13 @@ class DeployableNet(nn.Module):
             x = self.net(x)
         else:
             x = self.net(F.pad(x, (0, right, 0, bottom), mode="reflect"))[..., :height, :width]
-        levels: Tensor = x.clamp(0.0, 255.0).round().permute(0, 2, 3, 1)
-        return levels.to(torch.uint8)
+        levels = x if getattr(self.net, "rounded", False) else round_levels(x)
+        return levels.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def round_levels(x: Tensor) -> Tensor:
+    """Clamped to 0..255 and rounded half to even; float, any shape."""
+    return x.clamp(0.0, 255.0).round()
 
 
 def _is_static_multiple(size: int | torch.SymInt) -> bool:

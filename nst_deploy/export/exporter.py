@@ -120,7 +120,8 @@ def reference_run(net: nn.Module) -> Run:
             with torch.inference_mode():
                 styled: NDArray[np.uint8] = deployable(torch.from_numpy(images.copy())).numpy()
         except RuntimeError as error:  # how PyTorch says that memory is short
-            raise ReferenceFailedError(*images.shape[1:3], str(error).split("\n")[0]) from error
+            _, height, width, _ = images.shape
+            raise ReferenceFailedError(height, width, str(error).split("\n")[0]) from error
         return styled
 
     return run
@@ -143,7 +144,7 @@ def _export_onnx(
         working_bytes_per_pixel=round(LIVE_ACTIVATIONS * FLOAT_BYTES * checkpoint.config.widths[0]),
         static_size=static_size,
     )
-    model = to_onnx(DeployableNet(fold(checkpoint.build())), contract)
+    model = to_onnx(DeployableNet(fold(checkpoint.build(), rounded=True)), contract)
     report = None
     path = out / f"{checkpoint.style}.onnx"
     # The engine is proven under a temporary name, as the bytes that users get, and appears only afterwards.

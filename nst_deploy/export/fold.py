@@ -3,16 +3,19 @@
 Every function here turns one layer of a TransformNet into one ``Stage``; the identity that makes it exact stands in
 its docstring, per axis, since every kernel acts on both axes alike. ``x`` is the layer's input of length L, ``w``
 its kernel. The largest difference that rounding leaves is of the order of 1e-4 levels of 0..255 in float32.
+benchmarks/REWRITES.md says what each of them gives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nst_deploy.export.norm import PhaseNorm, RowwiseNorm
+from nst_deploy.export.phase_head import PhaseHead, wide_kernel
+from nst_deploy.export.stage import FoldedBlock, FoldedNet, Levels, PadMode, Stage
 from nst_train.transform_net import (
     ConvNormReLU,
     ResidualBlock,
@@ -20,133 +23,80 @@ from nst_train.transform_net import (
     TransformNetConfig,
     Upsample,
     same_padding,
-    scale_output,
+    scale_input,
 )
 
-PadMode = Literal["reflect", "replicate", "constant"]
-Pads = tuple[int, int]  # before and after, the same for both axes
+Rewrite = Literal["scaled_first", "subpixel", "paired_head", "phase_head", "rowwise_norm"]
+REWRITES: tuple[Rewrite, ...] = get_args(Rewrite)
 
 ANY_EVEN = 8  # a stand-in for "an even size": TensorFlow's SAME depends on the parity alone
 
 
-class Stage(nn.Module):
-    """Pad, convolve, and where asked for depth-to-space x2, crop of 1 px, instance norm, ReLU: all sizes static.
+def fold(net: TransformNet, rewrites: Collection[str] = REWRITES, *, rounded: bool = False) -> FoldedNet:
+    """The rewrites of this file applied to a copy; ``net`` stays as it is.
 
-    Shape: ``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``, float.
+    Args:
+        rewrites: all of them, unless one wants to know what each gives. ``phase_head`` needs ``subpixel`` and takes
+            the place of ``paired_head``.
+        rounded: the result clamps to 0..255 and rounds half to even too, where that costs least.
     """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        *,
-        pads: Pads,
-        mode: PadMode,
-        pad_value: float = 0.0,
-        bias: Tensor | None = None,
-        stride: int = 1,
-        depth_to_space: bool = False,
-        crop: bool = False,
-        norm: nn.Module | None = None,
-        relu: bool = False,
-    ) -> None:
-        super().__init__()
-        # Zeros on both sides alike need no operation of their own: the convolution brings them along.
-        own_zeros = mode == "constant" and pad_value == 0.0 and pads[0] == pads[1]
-        self.pads: Pads = (0, 0) if own_zeros else pads
-        self.mode: PadMode = mode
-        self.pad_value = pad_value
-        c_out, c_in, kernel, _ = weight.shape
-        padding = pads[0] if own_zeros else 0
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=bias is not None, dtype=weight.dtype)
-        self.conv.weight = nn.Parameter(weight)
-        self.conv.bias = None if bias is None else nn.Parameter(bias)
-        self.depth_to_space, self.crop, self.relu = depth_to_space, crop, relu
-        self.norm = nn.Identity() if norm is None else norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.pads != (0, 0):
-            value = self.pad_value if self.mode == "constant" else None
-            x = F.pad(x, self.pads * 2, mode=self.mode, value=value)
-        x = self.conv(x)
-        if self.depth_to_space:
-            x = F.pixel_shuffle(x, 2)
-        if self.crop:
-            x = x[..., 1:-1, 1:-1]
-        x = self.norm(x)
-        return F.relu(x) if self.relu else x
+    with _float64(net) as exact:
+        levels = Levels(exact.config, rounded=rounded)
+        blocks = cast("list[ResidualBlock]", list(exact.blocks))
+        layers: list[nn.Module] = [
+            *_encoder(exact, rewrites),
+            *(FoldedBlock(plain(block.first), plain(block.second)) for block in blocks),
+            *_decoder(exact, rewrites, levels),
+        ]
+        dtype = next(net.parameters()).dtype
+        return FoldedNet(layers, rounded=rounded).to(dtype).eval()
 
 
-class RowwiseNorm(nn.Module):
-    """Instance norm whose means are taken over rows first, then over their means: ``[N, C, H, W]``, kept; float.
-
-    ONNX Runtime's CPU kernel adds up a whole channel in eight float32 accumulators: at 2 megapixels the variance is
-    off by 8e-5 of its value, enough to move 0.1 % of the pixels by a level. Summed by rows it is off by 1e-6. This
-    takes more passes over the tensor, so it stands only where the resolution is full: +1 to 3 % of a run.
-    """
-
-    def __init__(self, norm: nn.InstanceNorm2d) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        self.weight = nn.Parameter(norm.weight.detach()[:, None, None])  # [C, 1, 1]
-        self.bias = nn.Parameter(norm.bias.detach()[:, None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - _rowwise_mean(x)
-        variance = _rowwise_mean(centred * centred)
-        return centred * (self.weight / torch.sqrt(variance + self.eps)) + self.bias
+def _encoder(net: TransformNet, rewrites: Collection[str]) -> list[nn.Module]:
+    first, *strided = cast("list[ConvNormReLU]", list(net.encoder))
+    scaled = "scaled_first" in rewrites
+    stage = scaled_first(net.config, first) if scaled else plain(first)
+    if "rowwise_norm" in rewrites:
+        stage.norm = precise(stage.norm)
+    return [*([] if scaled else [_InputScale(net.config)]), stage, *(plain(layer) for layer in strided)]
 
 
-def _rowwise_mean(x: Tensor) -> Tensor:
-    return x.mean(3, keepdim=True).mean(2, keepdim=True)
+def _decoder(net: TransformNet, rewrites: Collection[str], levels: Levels) -> list[nn.Module]:
+    inner, outer = cast("list[Upsample]", list(net.decoder))
+    final_norm = precise(net.head.norm) if "rowwise_norm" in rewrites else net.head.norm
+    if "subpixel" not in rewrites:
+        return [_Doubled(inner), _Doubled(outer), plain(net.head), levels]
+    if "phase_head" in rewrites:
+        # A norm needs all pixels of a channel together, so only without one the levels are made in phases.
+        tail = [nn.Identity(), final_norm, levels] if net.config.final_norm else [levels]
+        return [subpixel(inner), *phase_head(outer, net.head, tail[0]), *tail[1:]]
+    last = subpixel(outer)
+    head = paired_head(net.head) if "paired_head" in rewrites else plain(net.head)
+    if "rowwise_norm" in rewrites:
+        last.norm, head.norm = precise(last.norm), final_norm
+    return [subpixel(inner), last, head, levels]
 
 
-class FoldedBlock(nn.Module):
-    """A residual block of two stages. Shape: ``[N, C, H, W]``, kept; float."""
+class _InputScale(nn.Module):
+    """The input scaling as a layer of its own, where it is not folded."""
 
-    def __init__(self, first: Stage, second: Stage) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + cast("Tensor", self.second(self.first(x)))
-
-
-class FoldedNet(nn.Module):
-    """What a TransformNet computes in evaluation mode, before the clamp to 0..255.
-
-    Shape: float ``[N, 3, H, W]``, RGB, 0..255, H and W multiples of 4 from 8 px -> the same shape.
-    """
-
-    def __init__(self, config: TransformNetConfig, layers: list[nn.Module]) -> None:
+    def __init__(self, config: TransformNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(layers)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image
-        for layer in self.layers:
-            x = layer(x)
-        return scale_output(self.config, x)
+        return scale_input(self.config, image)
 
 
-def fold(net: TransformNet) -> FoldedNet:
-    """All rewrites of this file applied to a copy; ``net`` stays as it is."""
-    with _float64(net) as exact:
-        config = exact.config
-        first, *strided = cast("list[ConvNormReLU]", list(exact.encoder))
-        blocks = cast("list[ResidualBlock]", list(exact.blocks))
-        upsamplings = cast("list[Upsample]", list(exact.decoder))
-        layers: list[nn.Module] = [
-            scaled_first(config, first),
-            *(plain(layer) for layer in strided),
-            *(FoldedBlock(plain(block.first), plain(block.second)) for block in blocks),
-            *(subpixel(layer) for layer in upsamplings),
-            paired_head(exact.head),
-        ]
-        for stage in (layers[0], layers[-2], layers[-1]):  # those at full resolution
-            precise_norm(cast("Stage", stage))
-        dtype = next(net.parameters()).dtype
-        return FoldedNet(config, layers).to(dtype).eval()
+class _Doubled(nn.Module):
+    """An upsampling as it was trained."""
+
+    def __init__(self, layer: Upsample) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.layer(x, (2 * x.shape[-2], 2 * x.shape[-1])))
 
 
 @contextmanager
@@ -248,17 +198,11 @@ def _subpixel_transpose(layer: Upsample) -> Stage:
 
 
 def paired_head(layer: ConvNormReLU) -> Stage:
-    """Conv k, stride 1, to C channels ≡ conv k+1, stride 2, to 4C channels, depth-to-space.
-
-    Window a of the wide convolution starts at 2a; phase p of its output is y[2a+p], whose taps are the kernel shifted
-    by p. CPU kernels work in blocks of 8 or 16 output channels: 3 channels leave most of such a block empty.
-    """
-    weight = layer.conv.weight
-    phases = [F.pad(weight, (q, 1 - q, p, 1 - p)) for p in (0, 1) for q in (0, 1)]
+    """The head for 2x2 px at once: see wide_kernel."""
     stage = plain(layer)
     padding = layer.conv.kernel_size[0] // 2
     return Stage(
-        _interleave(phases),
+        wide_kernel(layer.conv.weight, 2),
         pads=(padding, padding),
         mode=stage.mode,
         bias=None if layer.conv.bias is None else layer.conv.bias.repeat_interleave(4),
@@ -269,10 +213,20 @@ def paired_head(layer: ConvNormReLU) -> Stage:
     )
 
 
-def precise_norm(stage: Stage) -> None:
-    """Replaces an instance norm by the same function with means that stay precise over millions of pixels."""
-    if isinstance(stage.norm, nn.InstanceNorm2d):
-        stage.norm = RowwiseNorm(stage.norm)
+def phase_head(upsampling: Upsample, head: ConvNormReLU, tail: nn.Module) -> tuple[Stage, PhaseNorm, PhaseHead]:
+    """The last upsampling and the head with everything between them in phases: see PhaseNorm and PhaseHead."""
+    shuffled = subpixel(upsampling)
+    margin = 1 if shuffled.crop else 0
+    norm = PhaseNorm(upsampling.norm, margin)
+    shuffled.depth_to_space = shuffled.crop = shuffled.relu = False
+    shuffled.norm = nn.Identity()
+    conv = head.conv
+    return shuffled, norm, PhaseHead(conv.weight, conv.bias, mode=plain(head).mode, margin=margin, tail=tail)
+
+
+def precise(norm: nn.Module) -> nn.Module:
+    """An instance norm as the same function with sums that stay precise over millions of pixels; others as they are."""
+    return RowwiseNorm(norm) if isinstance(norm, nn.InstanceNorm2d) else norm
 
 
 def _interleave(phases: list[Tensor]) -> Tensor:

@@ -18,8 +18,9 @@ OPSET = 18  # CUDA kernels for Pad lag behind newer operator sets
 EXAMPLE_SIZE = (2, 33, 46)  # N, H, W while tracing; no dynamic size may be 1 or a multiple of 4 there
 # Anything else would mean that the exporter started to emit something that was never measured.
 EXPECTED_OPERATORS = frozenset(
-    {"Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "InstanceNormalization", "Mod", "Mul", "Neg"}
-    | {"Pad", "ReduceMean", "Relu", "Reshape", "Round", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose"}
+    {"Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Expand", "InstanceNormalization", "Mod", "Mul"}
+    | {"Neg", "Pad", "ReduceL2", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Round", "Shape", "Slice", "Sqrt"}
+    | {"Squeeze", "Sub", "Tanh", "Transpose"}
 )
 
 

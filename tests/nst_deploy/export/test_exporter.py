@@ -38,8 +38,8 @@ def test_an_engine_that_differs_is_not_written(
 ) -> None:
     fold = exporter.fold
 
-    def wrong_fold(net: torch.nn.Module) -> torch.nn.Module:
-        folded = fold(net)
+    def wrong_fold(net: torch.nn.Module, **options: bool) -> torch.nn.Module:
+        folded = fold(net, **options)
         conv = next(module for module in folded.modules() if isinstance(module, torch.nn.Conv2d))
         conv.weight.data *= -1  # a positive scale would vanish in the norm
         return folded

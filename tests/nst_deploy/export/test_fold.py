@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from nst_deploy.export.fold import RowwiseNorm, fold
+from nst_deploy.export.fold import fold
+from nst_deploy.export.norm import RowwiseNorm
 from nst_train.transform_net import PRESETS, TransformNet, TransformNetConfig
 
 SIZES = [(1, 8, 8), (2, 8, 20), (1, 36, 12), (3, 40, 44)]  # N, H, W

@@ -1,0 +1,206 @@
+"""One net on everything that people run such nets with, beside the graph that nst-export makes of it.
+
+    python benchmarks/export.py --ckpt engines/la_muse.pth [--sizes 256x256,512x512,680x1024,1080x1920] [--runs 7]
+    python benchmarks/export.py --ckpt engines/la_muse.pth --rewrites [--sizes 512x512]
+
+Rows: PyTorch eager, torch.compile and bf16 autocast (channels_last); ``naive``, what torch.onnx.export makes of the
+very same uint8-to-uint8 net, and ``nst``, what nst-export makes of it, both on ONNX Runtime and on OpenVINO (f32,
+bf16); and the ``half`` preset with random weights, which change no time. Every row is a process of its own; they take
+turns on the same photograph; medians are reported. ``floor`` is how many times longer a row takes than its arithmetic
+alone would at the speed of the largest matrix products on this machine, measured in the same run. PSNR is against
+PyTorch eager.
+
+``--rewrites`` times the graph with all rewrites of nst_deploy/export/fold.py against graphs that lack one of them.
+
+Writes benchmarks/results/export.json, or export_rewrites.json.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import machine
+import numpy as np
+import torch
+from lanes import Lane, LaneProcess, Pixels
+from PIL import Image
+from torch.export import Dim
+
+from nst_deploy.contract import INPUT_NAME, MIN_SIZE, OUTPUT_NAME, ModelContract
+from nst_deploy.export.deployable import DeployableNet
+from nst_deploy.export.fold import REWRITES, fold
+from nst_deploy.export.onnx_export import EXAMPLE_SIZE, OPSET, save_onnx, to_onnx
+from nst_deploy.export.parity import PHOTOGRAPHS
+from nst_train.checkpoints import Checkpoint, load_checkpoint
+from nst_train.transform_net import PRESETS, TransformNet
+
+RESULTS = Path(__file__).parent / "results"
+PHOTO = PHOTOGRAPHS / "rocket.jpg"
+DEFAULT_SIZES = ((256, 256), (512, 512), (680, 1024), (1080, 1920))
+MACS_PER_PIXEL = 133_000  # of the base net after the rewrites
+HALF_MACS_PER_PIXEL = 37_800
+EAGER = Lane("eager", "f32", "pytorch.pt")
+LANES = (
+    EAGER,
+    Lane("compile", "f32", "pytorch.pt"),
+    Lane("autocast", "bf16", "pytorch.pt"),
+    Lane("onnxruntime", "f32", "naive.onnx"),
+    Lane("openvino", "f32", "naive.onnx"),
+    Lane("openvino", "bf16", "naive.onnx"),
+    Lane("onnxruntime", "f32", "nst.onnx"),
+    Lane("openvino", "f32", "nst.onnx"),
+    Lane("openvino", "bf16", "nst.onnx"),
+    Lane("openvino", "bf16", "nst half.onnx"),
+)
+ENGINES = (("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16"))
+Row = dict[str, float | str | None]
+
+
+def main() -> None:
+    arguments = _arguments()
+    threads = arguments.threads
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        checkpoint = load_checkpoint(arguments.ckpt)
+        lanes = _rewrite_models(checkpoint, folder) if arguments.rewrites else _models(checkpoint, folder)
+        lanes = tuple(lane for lane in lanes if not arguments.only or any(word in lane.name for word in arguments.only))
+        peak = machine.matrix_peak(threads)
+        sizes = {}
+        for height, width in arguments.sizes:
+            rows = _measure(lanes, folder, (height, width), threads, arguments.runs)
+            _add_ratios(rows, height * width, peak)
+            _show(f"{width}x{height}", rows)
+            sizes[f"{height}x{width}"] = rows
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine.describe(),
+        "threads": threads,
+        "runs": arguments.runs,
+        "matrix_peak": peak,
+        "sizes": sizes,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / ("export_rewrites.json" if arguments.rewrites else "export.json")
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"matrix peak: {peak}")
+
+
+def _models(checkpoint: Checkpoint, folder: Path) -> tuple[Lane, ...]:
+    """Writes every model that LANES names."""
+    config = dataclasses.asdict(checkpoint.config)
+    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
+    save_naive(checkpoint.build(), folder / "naive.onnx")
+    _save_ours(checkpoint.build(), folder / "nst.onnx")
+    _save_ours(TransformNet(PRESETS["half"]), folder / "nst half.onnx")
+    return LANES
+
+
+def _rewrite_models(checkpoint: Checkpoint, folder: Path) -> tuple[Lane, ...]:
+    save_naive(checkpoint.build(), folder / "naive.onnx")
+    _save_ours(checkpoint.build(), folder / "all.onnx")
+    files = ["all.onnx", "naive.onnx"]
+    for rewrite in REWRITES:
+        files.append(f"without {rewrite}.onnx")
+        _save_ours(checkpoint.build(), folder / files[-1], [other for other in REWRITES if other != rewrite])
+    return tuple(Lane(engine, precision, file) for engine, precision in ENGINES for file in files)  # type: ignore[arg-type]
+
+
+def save_naive(net: TransformNet, path: Path) -> None:
+    """What torch.onnx.export gives for the same uint8 net: same opset, same dynamic sizes, nothing rewritten."""
+    image = torch.zeros(*EXAMPLE_SIZE, 3, dtype=torch.uint8)
+    dims = {0: Dim("n", min=1), 1: Dim("h", min=MIN_SIZE), 2: Dim("w", min=MIN_SIZE)}
+    program = torch.onnx.export(
+        DeployableNet(net).eval(),
+        (image,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        dynamic_shapes={"image": dims},
+        verbose=False,
+    )
+    assert program is not None
+    save_onnx(program.model_proto, path)
+
+
+def _save_ours(net: TransformNet, path: Path, rewrites: Sequence[str] = REWRITES) -> None:
+    contract = ModelContract("benchmark", "fp32", "", "0", 1)
+    save_onnx(to_onnx(DeployableNet(fold(net, rewrites, rounded=True)), contract), path)
+
+
+def _measure(lanes: Sequence[Lane], folder: Path, size: tuple[int, int], threads: int, runs: int) -> dict[str, Row]:
+    """Opens all lanes, lets them take turns, closes them."""
+    height, width = size
+    image = np.asarray(Image.open(PHOTO).convert("RGB").resize((width, height)))[None].copy()
+    rows: dict[str, Row] = {}
+    samples: dict[str, list[float]] = {lane.name: [] for lane in lanes}
+    with ExitStack() as stack:
+        processes = [stack.enter_context(LaneProcess(lane, folder, threads)) for lane in lanes]
+        reference: Pixels | None = None
+        for process in processes:
+            styled, mib = process.prepare(image)
+            reference = styled if reference is None else reference
+            own_weights = "half" not in process.lane.name
+            rows[process.lane.name] = {"peak_mib": mib, "psnr_db": _psnr(reference, styled) if own_weights else None}
+        for _ in range(runs):
+            for process in processes:
+                samples[process.lane.name].append(process.seconds())
+    for lane in lanes:
+        rows[lane.name] |= {
+            "seconds": statistics.median(samples[lane.name]),
+            "fastest_seconds": min(samples[lane.name]),
+            "precision": lane.precision,
+        }
+    return rows
+
+
+def _add_ratios(rows: dict[str, Row], pixels: int, peak: dict[str, dict[str, float | str | int]]) -> None:
+    first = next(iter(rows.values()))["seconds"]
+    for name, row in rows.items():
+        macs = HALF_MACS_PER_PIXEL if "half" in name else MACS_PER_PIXEL
+        floor = 2 * macs * pixels / (float(peak[str(row["precision"])]["gflops"]) * 1e9)
+        row["over_floor"] = float(row["seconds"]) / floor  # type: ignore[arg-type]
+        row["speedup"] = float(first) / float(row["seconds"])  # type: ignore[arg-type]
+
+
+def _show(title: str, rows: dict[str, Row]) -> None:
+    first = next(iter(rows))
+    print(f"{title:36} {'ms':>8} {'fastest':>8} {'x ' + first.split()[0]:>10} {'floor':>6} {'MiB':>6} {'PSNR':>6}")
+    for name, row in rows.items():
+        psnr = "" if row["psnr_db"] is None else f"{row['psnr_db']:.1f}"
+        print(
+            f"{name:36} {float(row['seconds']) * 1e3:8.1f} {float(row['fastest_seconds']) * 1e3:8.1f} "  # type: ignore[arg-type]
+            f"{row['speedup']:10.2f} {row['over_floor']:6.2f} {row['peak_mib']:6.0f} {psnr:>6}"
+        )
+
+
+def _psnr(first: Pixels, second: Pixels) -> float | None:
+    """dB; None when equal."""
+    error = float(np.square(first.astype(np.float64) - second).mean())
+    return None if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", type=Path, required=True)
+    parser.add_argument("--sizes", type=_sizes, default=DEFAULT_SIZES, metavar="HxW,…")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="only rows whose name holds one of these")
+    parser.add_argument("--rewrites", action="store_true", help="what each rewrite gives")
+    return parser.parse_args()
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple((int(h), int(w)) for h, w in (size.split("x") for size in text.split(",")))
+
+
+if __name__ == "__main__":
+    main()
