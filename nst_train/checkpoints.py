@@ -6,7 +6,6 @@ import io
 import math
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor
 from nst_common.atomic_file import atomic_write
 from nst_train import foreign
 from nst_train.errors import CheckpointMismatchError, CheckpointNotFoundError, CheckpointUnreadableError
+from nst_train.tensor_file import load_tensors
 from nst_train.transform_net import TransformNet, TransformNetConfig
 
 FORMAT = "nst.checkpoint"
@@ -131,9 +131,7 @@ def _read_container(path: Path) -> Mapping[str, Any]:
     try:
         if _is_npz(path):
             return _read_npz(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: whatever does not load is reported below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except pickle.UnpicklingError as error:
         reason = "it holds Python objects other than tensors, which are never loaded"
         if not zipfile.is_zipfile(path) and not _starts_like_pickle(path):

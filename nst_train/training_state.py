@@ -18,6 +18,7 @@ from torch import Tensor
 from nst_common.atomic_file import atomic_write
 from nst_train.config import TrainConfig, differences
 from nst_train.errors import ResumeMismatchError, StateUnreadableError
+from nst_train.tensor_file import load_tensors
 
 FORMAT = "nst.training-state"
 FORMAT_VERSION = 1
@@ -67,7 +68,7 @@ def load_state(path: Path) -> TrainingState:
         StateUnreadableError: damaged, or another kind or version of file.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
         raise StateUnreadableError(path, "it is damaged or of another kind") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import safetensors
-import torch
 from torch import Tensor
 
 from nst_train.checkpoints import file_sha256
@@ -25,6 +24,7 @@ from nst_train.errors import (
     VggWeightsNotFoundError,
     VggWeightsUnreadableError,
 )
+from nst_train.tensor_file import load_tensors
 
 Architecture = Literal["vgg16", "vgg19"]
 
@@ -197,7 +197,7 @@ def _read(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
                 names = list(file.keys())
                 return {name: file.get_tensor(name) if name in wanted else None for name in names}
         # A VGG with its classifier is half a gigabyte: mapped, only what is used is read.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = load_tensors(path, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise VggWeightsUnreadableError(path, "it is no file of tensors, or holds other Python objects") from error
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
