@@ -13,8 +13,9 @@ MIN_SIZE = 8  # px: at a quarter of the resolution a reflection needs 2
 SIZE_MULTIPLE = 4  # px: two stride-2 convolutions; the graph pads right and bottom by reflection and crops again
 METADATA_PREFIX = "nst."
 
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32",)  # fp16 is for GPUs; CPUs run it slowly
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class ModelContract:
 
     Attributes:
         style: name of the style.
-        precision: of every number between the two casts, ``fp32``.
+        precision: of every number between the two casts, ``fp32`` or ``fp16``.
         checkpoint_sha256: of the checkpoint it was exported from, hex.
         package_version: of the nst that exported it.
         working_bytes_per_pixel: estimated peak memory of a run, bytes per pixel of the batch.
         static_size: (H, W) in px of an engine that takes only this size; None for any size from 8 px.
         parity: measured at export; None when that was skipped.
+        norm_scales: by what each convolution before an instance norm was multiplied, in their order, so that values
+            stay near 1 in half precision; empty where none was.
     """
 
     style: str
@@ -59,6 +62,7 @@ class ModelContract:
     working_bytes_per_pixel: int
     static_size: tuple[int, int] | None = None
     parity: Parity | None = None
+    norm_scales: tuple[float, ...] = ()
 
     def to_metadata(self) -> dict[str, str]:
         """``nst.*`` keys for ONNX ``metadata_props`` or a plan's sidecar."""
@@ -71,6 +75,7 @@ class ModelContract:
             "working_bytes_per_pixel": str(self.working_bytes_per_pixel),
             "static_size": "x".join(map(str, self.static_size)) if self.static_size else "",
             "parity": json.dumps(dataclasses.asdict(self.parity)) if self.parity else "",
+            "norm_scales": json.dumps(self.norm_scales) if self.norm_scales else "",
         }
         return {METADATA_PREFIX + key: value for key, value in entries.items()}
 
@@ -96,6 +101,7 @@ class ModelContract:
                 working_bytes_per_pixel=int(entries["working_bytes_per_pixel"]),
                 static_size=_parse_size(entries["static_size"]),
                 parity=Parity(**json.loads(entries["parity"])) if entries["parity"] else None,
+                norm_scales=tuple(map(float, json.loads(entries.get("norm_scales") or "[]"))),
             )
         except KeyError as error:
             raise ContractError(f"its metadata lacks nst.{error.args[0]}") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nst_common import package_version
 from nst_common.console import ArgumentParser, run_command
 from nst_common.errors import UsageError
-from nst_deploy.contract import PRECISIONS
+from nst_deploy.contract import DEFAULT_PRECISIONS, PRECISIONS
 from nst_deploy.errors import BackendMissingError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.ckpt,
         arguments.out,
         precisions=arguments.precision,
+        norm_precision=arguments.norm_precision,
         static_size=arguments.static,
         verify=not arguments.no_verify,
         verify_images=arguments.verify_images,
@@ -64,7 +65,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _refuse_export_options(arguments: argparse.Namespace) -> None:
     defaults = _parser().parse_args(["--ckpt", str(arguments.ckpt)])
-    for option in ("out", "format", "precision", "static", "no_verify"):
+    for option in ("out", "format", "precision", "norm_precision", "static", "no_verify"):
         if getattr(arguments, option) != getattr(defaults, option):
             flag = "--" + option.replace("_", "-")
             raise UsageError(f"{flag} says how to export, --verify takes an engine as it is", f"Leave {flag} out")
@@ -105,7 +106,17 @@ def _parser() -> ArgumentParser:
         "--format", type=_list_of(FORMATS), default=FORMATS, metavar="LIST", help=f"of {', '.join(FORMATS)}"
     )
     parser.add_argument(
-        "--precision", type=_list_of(PRECISIONS), default=PRECISIONS, metavar="LIST", help=f"of {', '.join(PRECISIONS)}"
+        "--precision",
+        type=_list_of(PRECISIONS),
+        default=DEFAULT_PRECISIONS,
+        metavar="LIST",
+        help=f"of {', '.join(PRECISIONS)} (default: {', '.join(DEFAULT_PRECISIONS)}); fp16 is for GPUs",
+    )
+    parser.add_argument(
+        "--norm-precision",
+        choices=("fp16", "fp32"),
+        default="fp16",
+        help="how an fp16 engine stores what instance norms read and write; fp32 for hardware that sums in fp16",
     )
     parser.add_argument(
         "--static", type=_size, metavar="HxW", help="an engine for this one size (default: any size from 8 px)"

@@ -15,15 +15,16 @@ class DeployableNet(nn.Module):
     Args:
         net: float ``[N, 3, H, W]``, 0..255 -> the same, for H and W that are multiples of 4. One that says that it is
             ``rounded`` clamps and rounds by itself.
+        dtype: what the net reads.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.dtype = net, dtype
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[1], image.shape[2]
-        x: Tensor = image.float().permute(0, 3, 1, 2)  # [N, 3, H, W]
+        x: Tensor = image.to(self.dtype).permute(0, 3, 1, 2)  # [N, 3, H, W]
         right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
         if _is_static_multiple(height) and _is_static_multiple(width):
             x = self.net(x)

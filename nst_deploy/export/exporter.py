@@ -13,15 +13,17 @@ from torch import nn
 from nst_common import package_version
 from nst_common.atomic_file import atomic_write, prepare_folder
 from nst_common.errors import UsageError
-from nst_deploy.contract import MIN_SIZE, PRECISIONS, ModelContract, Precision
+from nst_deploy.contract import DEFAULT_PRECISIONS, MIN_SIZE, ModelContract, Precision
 from nst_deploy.errors import ReferenceFailedError, WrongCheckpointError
 from nst_deploy.export.deployable import DeployableNet
 from nst_deploy.export.fold import fold
+from nst_deploy.export.fp16 import NormPrecision, emulated_run, fold_to_half
 from nst_deploy.export.onnx_export import save_onnx, set_contract, to_onnx
-from nst_deploy.export.parity import LIMITS, ParityReport, Run, compare, verification_pictures
-from nst_deploy.runtime.backend import Backend, open_backend
+from nst_deploy.export.parity import LIMITS, ParityReport, Run, bundled_photographs, compare, verification_pictures
+from nst_deploy.runtime.backend import open_backend
 from nst_train.checkpoints import Checkpoint, load_checkpoint
 
+SUFFIXES: dict[Precision, str] = {"fp32": ".onnx", "fp16": ".fp16.onnx"}
 FLOAT_BYTES = 4
 MAX_STATIC_SIZE = 8192  # px; an engine for any size takes larger pictures as well
 # Peak memory of ONNX Runtime on the CPU, in full-resolution float activations of the first layer's width: measured
@@ -57,7 +59,8 @@ def export(
     ckpt: str | Path,
     out: str | Path = ".",
     *,
-    precisions: Sequence[Precision] = PRECISIONS,
+    precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
+    norm_precision: NormPrecision = "fp16",
     static_size: tuple[int, int] | None = None,
     verify: bool = True,
     verify_images: Sequence[Path] | None = None,
@@ -66,7 +69,8 @@ def export(
 
     Args:
         ckpt: our .pth, a pytorch/examples fast_neural_style .pth, or a lengstrom/fast-style-transfer .npz.
-        out: folder of the files, created if need be: ``STYLE.onnx`` for FP32.
+        out: folder of the files, created if need be: ``STYLE.onnx`` for FP32, ``STYLE.fp16.onnx`` for FP16.
+        norm_precision: of the instance norms in an FP16 engine: see fold_to_half.
         static_size: (H, W) in px for an engine that takes only this size; None for any size from 8 px.
         verify: compare every engine with PyTorch, uint8 to uint8, before its file appears.
         verify_images: photographs for it; None for the two that the package carries.
@@ -81,7 +85,14 @@ def export(
     checkpoint = load_checkpoint(ckpt)
     prepare_folder(out)
     files = [
-        _export_onnx(checkpoint, out, precision, static_size, verify=verify, images=verify_images)
+        _export_onnx(
+            checkpoint,
+            out,
+            _graph(checkpoint, precision, norm_precision),
+            static_size,
+            verify=verify,
+            images=verify_images,
+        )
         for precision in precisions
     ]
     return ExportReport(ckpt, checkpoint.origin, tuple(files))
@@ -101,7 +112,7 @@ def verify_engine(engine: str | Path, ckpt: str | Path, images: Sequence[Path] |
         contract = backend.contract
         if contract.checkpoint_sha256 != checkpoint.sha256:
             raise WrongCheckpointError(engine, Path(ckpt))
-        report = _prove(checkpoint, backend, images)
+        report = _prove(checkpoint, backend.run, contract, images, backend.name)
     finally:
         backend.close()
     contract = replace(contract, parity=report.parity)
@@ -127,10 +138,32 @@ def reference_run(net: nn.Module) -> Run:
     return run
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """What one precision makes of a checkpoint.
+
+    Attributes:
+        emulated: how a GPU would run it, where no CPU kernel does so; None where the CPU's own kernels tell.
+    """
+
+    precision: Precision
+    deployable: DeployableNet
+    norm_scales: tuple[float, ...] = ()
+    emulated: Run | None = None
+
+
+def _graph(checkpoint: Checkpoint, precision: Precision, norm_precision: NormPrecision) -> _Graph:
+    net = checkpoint.build()
+    if precision == "fp32":
+        return _Graph(precision, DeployableNet(fold(net, rounded=True)))
+    half, scales = fold_to_half(net, bundled_photographs(), norm_precision)
+    return _Graph(precision, DeployableNet(half, torch.float16), scales, emulated_run(half))
+
+
 def _export_onnx(
     checkpoint: Checkpoint,
     out: Path,
-    precision: Precision,
+    graph: _Graph,
     static_size: tuple[int, int] | None,
     *,
     verify: bool,
@@ -138,34 +171,45 @@ def _export_onnx(
 ) -> ExportedFile:
     contract = ModelContract(
         style=checkpoint.style,
-        precision=precision,
+        precision=graph.precision,
         checkpoint_sha256=checkpoint.sha256,
         package_version=package_version(),
         working_bytes_per_pixel=round(LIVE_ACTIVATIONS * FLOAT_BYTES * checkpoint.config.widths[0]),
         static_size=static_size,
+        norm_scales=graph.norm_scales,
     )
-    model = to_onnx(DeployableNet(fold(checkpoint.build(), rounded=True)), contract)
+    model = to_onnx(graph.deployable, contract)
     report = None
-    path = out / f"{checkpoint.style}.onnx"
+    path = out / f"{checkpoint.style}{SUFFIXES[graph.precision]}"
     # The engine is proven under a temporary name, as the bytes that users get, and appears only afterwards.
     with atomic_write(path) as unproven:
         onnx.save_model(model, str(unproven))
         if verify:
-            backend = open_backend(unproven, "cpu")
-            try:
-                report = _prove(checkpoint, backend, images)
-            finally:
-                backend.close()
+            if graph.emulated is not None:
+                _prove(checkpoint, graph.emulated, contract, images)
+            report = _prove_file(checkpoint, unproven, images)
             contract = replace(contract, parity=report.parity)
             set_contract(model, contract)
             onnx.save_model(model, str(unproven))
     return ExportedFile(path, contract, report)
 
 
-def _prove(checkpoint: Checkpoint, backend: Backend, images: Sequence[Path] | None) -> ParityReport:
-    pictures = verification_pictures(images, backend.contract.static_size)
-    report = compare(reference_run(checkpoint.build()), backend.run, backend.name, pictures)
-    report.require(LIMITS[backend.contract.precision])
+def _prove_file(checkpoint: Checkpoint, engine: Path, images: Sequence[Path] | None) -> ParityReport:
+    backend = open_backend(engine, "cpu")
+    try:
+        return _prove(checkpoint, backend.run, backend.contract, images, backend.name)
+    finally:
+        backend.close()
+
+
+def _prove(
+    checkpoint: Checkpoint, run: Run, contract: ModelContract, images: Sequence[Path] | None, name: str = ""
+) -> ParityReport:
+    # No CPU kernel computes in FP16: it casts to float32 and back round every operation.
+    name = "fp16-emulated" if contract.precision == "fp16" else name
+    pictures = verification_pictures(images, contract.static_size)
+    report = compare(reference_run(checkpoint.build()), run, name, pictures)
+    report.require(LIMITS[contract.precision])
     return report
 
 

@@ -34,7 +34,10 @@ class ParityLimit:
         return levels if self.min_psnr_db is None else f"{levels} and at least {self.min_psnr_db:g} dB"
 
 
-LIMITS: dict[Precision, ParityLimit] = {"fp32": ParityLimit(max_levels=1)}
+LIMITS: dict[Precision, ParityLimit] = {
+    "fp32": ParityLimit(max_levels=1),
+    "fp16": ParityLimit(max_levels=3, min_psnr_db=55.0),
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,15 @@ def _compare_one(reference: Run, engine: Run, name: str, image: Pixels) -> Compa
     )
 
 
+def bundled_photographs() -> list[Pixels]:
+    """The photographs that the package carries, uint8 ``[H, W, 3]``, RGB."""
+    return [load_picture(path).rgb for path in _bundled()]
+
+
+def _bundled() -> list[Path]:
+    return sorted(PHOTOGRAPHS.glob("*.jpg"))
+
+
 def verification_pictures(
     files: Sequence[Path] | None = None, static_size: tuple[int, int] | None = None
 ) -> list[tuple[str, Pixels]]:
@@ -158,7 +170,7 @@ def verification_pictures(
         PictureSizeError: one below 8 px.
     """
     pictures = []
-    for path in sorted(PHOTOGRAPHS.glob("*.jpg")) if files is None else files:
+    for path in _bundled() if files is None else files:
         photo = Image.fromarray(load_picture(path).rgb)
         if min(photo.size) < MIN_SIZE:
             remedy = f"Leave {path} out"

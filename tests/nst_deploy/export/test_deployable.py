@@ -39,6 +39,18 @@ def test_right_and_bottom_are_reflected() -> None:
     assert torch.equal(seen[:9, 11:], image[0, :, [9]])
 
 
+def test_a_net_that_rounds_is_not_rounded_again_and_may_read_half_precision() -> None:
+    class Rounded(nn.Module):
+        rounded = True
+
+        def forward(self, image: Tensor) -> Tensor:
+            assert image.dtype == torch.float16
+            return image.float() + 0.9  # were it rounded, 10.9 would be 11
+
+    image = torch.full((1, 8, 8, 3), 10, dtype=torch.uint8)
+    assert DeployableNet(Rounded(), torch.float16)(image).unique().tolist() == [10]
+
+
 @pytest.mark.parametrize(
     ("offset", "level", "expected"),
     [(0.5, 10, 10), (0.5, 11, 12), (0.49, 10, 10), (0.51, 10, 11), (9.0, 250, 255), (-9.0, 5, 0), (-0.5, 1, 0)],

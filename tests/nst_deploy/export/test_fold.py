@@ -1,13 +1,13 @@
 """Every rewrite is exact: float64, many sizes, every kind of net."""
 
 import itertools
+from collections.abc import Collection
 
 import pytest
 import torch
 from torch import nn
 
-from nst_deploy.export.fold import fold
-from nst_deploy.export.norm import RowwiseNorm
+from nst_deploy.export.fold import REWRITES, fold
 from nst_train.transform_net import PRESETS, TransformNet, TransformNetConfig
 
 SIZES = [(1, 8, 8), (2, 8, 20), (1, 36, 12), (3, 40, 44)]  # N, H, W
@@ -22,8 +22,8 @@ def random_net(config: TransformNetConfig) -> TransformNet:
     return net
 
 
-def assert_same_function(net: TransformNet) -> None:
-    folded = fold(net)
+def assert_same_function(net: TransformNet, rewrites: Collection[str] = REWRITES) -> None:
+    folded = fold(net, rewrites)
     for n, height, width in SIZES:
         image = torch.rand(n, 3, height, width, dtype=torch.float64) * 255
         with torch.inference_mode():
@@ -80,9 +80,20 @@ def test_float32_rounding_stays_below_a_thousandth_of_a_level() -> None:
     assert difference.abs().max() < 1e-2  # of 255, both roundings together; a wrong tap is tens of levels
 
 
-def test_rowwise_norm_is_instance_norm() -> None:
-    norm = nn.InstanceNorm2d(5, eps=1e-3, affine=True).double()
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    x = torch.randn(2, 5, 13, 29, dtype=torch.float64) * 4 + 7
-    torch.testing.assert_close(RowwiseNorm(norm)(x), norm(x))
+@pytest.mark.parametrize("left_out", REWRITES)
+@pytest.mark.parametrize("upsampling", ["resize", "transpose"])
+def test_every_rewrite_is_exact_without_the_others(left_out: str, upsampling: str) -> None:
+    net = random_net(TransformNetConfig(widths=(4, 5, 6), blocks=1, upsampling=upsampling, input_offset=0.5))
+    rest = [rewrite for rewrite in REWRITES if rewrite != left_out]
+    assert_same_function(net, rest)
+    assert_same_function(net, [left_out])
+
+
+@pytest.mark.parametrize("final_norm", [False, True])
+def test_rounded_levels_are_those_of_the_original(final_norm: bool) -> None:
+    net = random_net(TransformNetConfig(widths=(4, 4, 4), blocks=1, output_scale=200.0, final_norm=final_norm))
+    image = torch.rand(1, 3, 16, 20, dtype=torch.float64) * 255
+    with torch.inference_mode():
+        levels = fold(net, rounded=True)(image)
+        assert torch.equal(levels, net(image).round())
+    assert {0.0, 255.0} <= set(levels.unique().tolist())  # the clamp was needed
