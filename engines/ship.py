@@ -145,7 +145,7 @@ Made with `nst-train fit --recipe engines/{name}.toml`; see the comment in that 
 
 
 def _quality(name: str) -> str:
-    styles: dict[str, Any] = json.loads(QUALITY.read_text())["styles"] if QUALITY.exists() else {}
+    styles: dict[str, Any] = json.loads(QUALITY.read_text(encoding="utf-8")) if QUALITY.exists() else {}
     if name not in styles:
         return "not measured"
     entry = styles[name]
