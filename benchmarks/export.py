@@ -10,56 +10,35 @@ turns on the same photograph; medians are reported. ``floor`` is how many times 
 alone would at the speed of the largest matrix products on this machine, measured in the same run. PSNR is against
 PyTorch eager.
 
-``--rewrites`` times the graph with all rewrites of nst_deploy/export/fold.py against graphs that lack one of them.
+``--rewrites`` times the graph with all rewrites of nst_deploy/export/fold.py, with each alone, and with all but one.
+``--cpu-time`` counts processor time instead of wall time: with ``--threads 1`` a busy machine hardly disturbs it.
 
 Writes benchmarks/results/export.json, or export_rewrites.json.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import machine
 import numpy as np
-import torch
-from lanes import Lane, LaneProcess, Pixels
+from lanes import Clock, Lane, LaneProcess, Pixels
 from PIL import Image
-from torch.export import Dim
 
-from nst_deploy.contract import INPUT_NAME, MIN_SIZE, OUTPUT_NAME, ModelContract
-from nst_deploy.export.deployable import DeployableNet
-from nst_deploy.export.fold import REWRITES, fold
-from nst_deploy.export.onnx_export import EXAMPLE_SIZE, OPSET, save_onnx, to_onnx
-from nst_deploy.export.parity import PHOTOGRAPHS
-from nst_train.checkpoints import Checkpoint, load_checkpoint
-from nst_train.transform_net import PRESETS, TransformNet
-
-RESULTS = Path(__file__).parent / "results"
-PHOTO = PHOTOGRAPHS / "rocket.jpg"
+# Every lane's process imports this file: torch, which only some need, would count as memory of all of them.
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PHOTO = ROOT / "nst_deploy" / "export" / "photographs" / "rocket.jpg"
 DEFAULT_SIZES = ((256, 256), (512, 512), (680, 1024), (1080, 1920))
 MACS_PER_PIXEL = 133_000  # of the base net after the rewrites
 HALF_MACS_PER_PIXEL = 37_800
-EAGER = Lane("eager", "f32", "pytorch.pt")
-LANES = (
-    EAGER,
-    Lane("compile", "f32", "pytorch.pt"),
-    Lane("autocast", "bf16", "pytorch.pt"),
-    Lane("onnxruntime", "f32", "naive.onnx"),
-    Lane("openvino", "f32", "naive.onnx"),
-    Lane("openvino", "bf16", "naive.onnx"),
-    Lane("onnxruntime", "f32", "nst.onnx"),
-    Lane("openvino", "f32", "nst.onnx"),
-    Lane("openvino", "bf16", "nst.onnx"),
-    Lane("openvino", "bf16", "nst half.onnx"),
-)
-ENGINES = (("onnxruntime", "f32"), ("openvino", "f32"), ("openvino", "bf16"))
 Row = dict[str, float | str | None]
 
 
@@ -68,21 +47,24 @@ def main() -> None:
     threads = arguments.threads
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        checkpoint = load_checkpoint(arguments.ckpt)
-        lanes = _rewrite_models(checkpoint, folder) if arguments.rewrites else _models(checkpoint, folder)
-        lanes = tuple(lane for lane in lanes if not arguments.only or any(word in lane.name for word in arguments.only))
-        peak = machine.matrix_peak(threads)
+        groups = _save(arguments, folder)
+        clock = time.process_time if arguments.cpu_time else time.perf_counter
+        peak = machine.matrix_peak(threads, clock)
         sizes = {}
         for height, width in arguments.sizes:
-            rows = _measure(lanes, folder, (height, width), threads, arguments.runs)
-            _add_ratios(rows, height * width, peak)
-            _show(f"{width}x{height}", rows)
+            rows: dict[str, Row] = {}
+            for lanes in groups:
+                group = _measure(lanes, folder, (height, width), threads=threads, clock=clock, runs=arguments.runs)
+                _add_ratios(group, height * width, peak)
+                _show(f"{width}x{height}", group)
+                rows |= group
             sizes[f"{height}x{width}"] = rows
     result = {
         "command": " ".join(["python", *sys.argv]),
         "machine": machine.describe(),
         "threads": threads,
         "runs": arguments.runs,
+        "clock": "processor time" if arguments.cpu_time else "wall time",
         "matrix_peak": peak,
         "sizes": sizes,
     }
@@ -92,57 +74,25 @@ def main() -> None:
     print(f"matrix peak: {peak}")
 
 
-def _models(checkpoint: Checkpoint, folder: Path) -> tuple[Lane, ...]:
-    """Writes every model that LANES names."""
-    config = dataclasses.asdict(checkpoint.config)
-    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
-    save_naive(checkpoint.build(), folder / "naive.onnx")
-    _save_ours(checkpoint.build(), folder / "nst.onnx")
-    _save_ours(TransformNet(PRESETS["half"]), folder / "nst half.onnx")
-    return LANES
+def _save(arguments: argparse.Namespace, folder: Path) -> list[list[Lane]]:
+    """Writes the models; returns the groups of lanes that take turns."""
+    from export_models import save_models, save_rewrites
+
+    groups = (save_rewrites if arguments.rewrites else save_models)(arguments.ckpt, folder)
+    only = arguments.only or [""]
+    return [[lane for lane in group if any(word in lane.name for word in only)] for group in groups]
 
 
-def _rewrite_models(checkpoint: Checkpoint, folder: Path) -> tuple[Lane, ...]:
-    save_naive(checkpoint.build(), folder / "naive.onnx")
-    _save_ours(checkpoint.build(), folder / "all.onnx")
-    files = ["all.onnx", "naive.onnx"]
-    for rewrite in REWRITES:
-        files.append(f"without {rewrite}.onnx")
-        _save_ours(checkpoint.build(), folder / files[-1], [other for other in REWRITES if other != rewrite])
-    return tuple(Lane(engine, precision, file) for engine, precision in ENGINES for file in files)  # type: ignore[arg-type]
-
-
-def save_naive(net: TransformNet, path: Path) -> None:
-    """What torch.onnx.export gives for the same uint8 net: same opset, same dynamic sizes, nothing rewritten."""
-    image = torch.zeros(*EXAMPLE_SIZE, 3, dtype=torch.uint8)
-    dims = {0: Dim("n", min=1), 1: Dim("h", min=MIN_SIZE), 2: Dim("w", min=MIN_SIZE)}
-    program = torch.onnx.export(
-        DeployableNet(net).eval(),
-        (image,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=[INPUT_NAME],
-        output_names=[OUTPUT_NAME],
-        dynamic_shapes={"image": dims},
-        verbose=False,
-    )
-    assert program is not None
-    save_onnx(program.model_proto, path)
-
-
-def _save_ours(net: TransformNet, path: Path, rewrites: Sequence[str] = REWRITES) -> None:
-    contract = ModelContract("benchmark", "fp32", "", "0", 1)
-    save_onnx(to_onnx(DeployableNet(fold(net, rewrites, rounded=True)), contract), path)
-
-
-def _measure(lanes: Sequence[Lane], folder: Path, size: tuple[int, int], threads: int, runs: int) -> dict[str, Row]:
+def _measure(
+    lanes: Sequence[Lane], folder: Path, size: tuple[int, int], *, threads: int, clock: Clock, runs: int
+) -> dict[str, Row]:
     """Opens all lanes, lets them take turns, closes them."""
     height, width = size
     image = np.asarray(Image.open(PHOTO).convert("RGB").resize((width, height)))[None].copy()
     rows: dict[str, Row] = {}
     samples: dict[str, list[float]] = {lane.name: [] for lane in lanes}
     with ExitStack() as stack:
-        processes = [stack.enter_context(LaneProcess(lane, folder, threads)) for lane in lanes]
+        processes = [stack.enter_context(LaneProcess(lane, folder, threads, clock)) for lane in lanes]
         reference: Pixels | None = None
         for process in processes:
             styled, mib = process.prepare(image)
@@ -194,6 +144,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only rows whose name holds one of these")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time instead of wall time")
     parser.add_argument("--rewrites", action="store_true", help="what each rewrite gives")
     return parser.parse_args()
 

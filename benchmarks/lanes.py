@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], Pixels]  # uint8 [N, H, W, 3] -> the same
+Clock = Callable[[], float]  # seconds: time.perf_counter, or time.process_time
 Engine = Literal["eager", "compile", "autocast", "onnxruntime", "openvino"]
 
 SETTLE = 0.03  # seconds between two lanes, after which the first one's threads sleep
@@ -98,11 +99,11 @@ def _torch(model: Path, engine: Engine, threads: int) -> Run:
 class LaneProcess:
     """A lane that waits for orders. Usable with ``with``."""
 
-    def __init__(self, lane: Lane, folder: Path, threads: int) -> None:
+    def __init__(self, lane: Lane, folder: Path, threads: int, clock: Clock) -> None:
         context = multiprocessing.get_context("spawn")
         self.lane = lane
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far, lane, folder, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(far, lane, folder, threads, clock), daemon=True)
         self._process.start()
         far.close()
 
@@ -133,7 +134,7 @@ class LaneProcess:
         return answer
 
 
-def _serve(pipe: Connection, lane: Lane, folder: Path, threads: int) -> None:
+def _serve(pipe: Connection, lane: Lane, folder: Path, threads: int, clock: Clock) -> None:
     run: Run | None = None
     images = np.zeros((1, 8, 8, 3), np.uint8)
     while True:
@@ -144,9 +145,9 @@ def _serve(pipe: Connection, lane: Lane, folder: Path, threads: int) -> None:
         try:
             if order is None:
                 assert run is not None
-                started = time.perf_counter()
+                started = clock()
                 run(images)
-                pipe.send(time.perf_counter() - started)
+                pipe.send(clock() - started)
             else:
                 images = order
                 run = run or open_lane(lane, folder, threads)

@@ -64,16 +64,17 @@ def _encoder(net: TransformNet, rewrites: Collection[str]) -> list[nn.Module]:
 def _decoder(net: TransformNet, rewrites: Collection[str], levels: Levels) -> list[nn.Module]:
     inner, outer = cast("list[Upsample]", list(net.decoder))
     final_norm = precise(net.head.norm) if "rowwise_norm" in rewrites else net.head.norm
-    if "subpixel" not in rewrites:
-        return [_Doubled(inner), _Doubled(outer), plain(net.head), levels]
-    if "phase_head" in rewrites:
+    if {"subpixel", "phase_head"} <= set(rewrites):
         # A norm needs all pixels of a channel together, so only without one the levels are made in phases.
         tail = [nn.Identity(), final_norm, levels] if net.config.final_norm else [levels]
         return [subpixel(inner), *phase_head(outer, net.head, tail[0]), *tail[1:]]
-    last = subpixel(outer)
     head = paired_head(net.head) if "paired_head" in rewrites else plain(net.head)
+    head.norm = final_norm
+    if "subpixel" not in rewrites:
+        return [_Doubled(inner), _Doubled(outer), head, levels]
+    last = subpixel(outer)
     if "rowwise_norm" in rewrites:
-        last.norm, head.norm = precise(last.norm), final_norm
+        last.norm = precise(last.norm)
     return [subpixel(inner), last, head, levels]
 
 

@@ -1,0 +1,82 @@
+"""The models that benchmarks/export.py runs, as files: PyTorch's weights, the naive ONNX export and nst's own."""
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from lanes import Lane
+from torch.export import Dim
+
+from nst_deploy.contract import INPUT_NAME, MIN_SIZE, OUTPUT_NAME, ModelContract
+from nst_deploy.export.deployable import DeployableNet
+from nst_deploy.export.fold import REWRITES, fold
+from nst_deploy.export.onnx_export import EXAMPLE_SIZE, OPSET, save_onnx, to_onnx
+from nst_train.checkpoints import load_checkpoint
+from nst_train.transform_net import PRESETS, TransformNet
+
+LANES = (
+    Lane("eager", "f32", "pytorch.pt"),
+    Lane("compile", "f32", "pytorch.pt"),
+    Lane("autocast", "bf16", "pytorch.pt"),
+    Lane("onnxruntime", "f32", "naive.onnx"),
+    Lane("openvino", "f32", "naive.onnx"),
+    Lane("openvino", "bf16", "naive.onnx"),
+    Lane("onnxruntime", "f32", "nst.onnx"),
+    Lane("openvino", "f32", "nst.onnx"),
+    Lane("openvino", "bf16", "nst.onnx"),
+    Lane("openvino", "bf16", "nst half.onnx"),
+)
+
+
+def save_models(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
+    """Writes every model that LANES names; returns the one group of lanes that take turns."""
+    checkpoint = load_checkpoint(ckpt)
+    config = dataclasses.asdict(checkpoint.config)
+    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
+    _save_naive(checkpoint.build(), folder / "naive.onnx")
+    _save_ours(checkpoint.build(), folder / "nst.onnx")
+    _save_ours(TransformNet(PRESETS["half"]), folder / "nst half.onnx")
+    return (LANES,)
+
+
+def save_rewrites(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
+    """Writes the net with each rewrite alone and with all but it; returns one group of lanes for each engine."""
+    checkpoint = load_checkpoint(ckpt)
+    _save_naive(checkpoint.build(), folder / "naive.onnx")
+    graphs: dict[str, list[str]] = {"none": [], "all": list(REWRITES)}
+    for rewrite in REWRITES:
+        # The head in phases is a form of the last upsampling's sub-pixel form.
+        graphs[f"only {rewrite}"] = [rewrite, "subpixel"] if rewrite == "phase_head" else [rewrite]
+        graphs[f"all but {rewrite}"] = [other for other in REWRITES if other != rewrite]
+    for name, rewrites in graphs.items():
+        _save_ours(checkpoint.build(), folder / f"{name}.onnx", rewrites)
+    files = ["naive.onnx", *(f"{name}.onnx" for name in graphs)]
+    return (
+        tuple(Lane("onnxruntime", "f32", file) for file in files),
+        tuple(Lane("openvino", "f32", file) for file in files),
+        tuple(Lane("openvino", "bf16", file) for file in files),
+    )
+
+
+def _save_naive(net: TransformNet, path: Path) -> None:
+    """What torch.onnx.export gives for the same uint8 net: same opset, same dynamic sizes, nothing rewritten."""
+    image = torch.zeros(*EXAMPLE_SIZE, 3, dtype=torch.uint8)
+    dims = {0: Dim("n", min=1), 1: Dim("h", min=MIN_SIZE), 2: Dim("w", min=MIN_SIZE)}
+    program = torch.onnx.export(
+        DeployableNet(net).eval(),
+        (image,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        dynamic_shapes={"image": dims},
+        verbose=False,
+    )
+    assert program is not None
+    save_onnx(program.model_proto, path)
+
+
+def _save_ours(net: TransformNet, path: Path, rewrites: Collection[str] = REWRITES) -> None:
+    contract = ModelContract("benchmark", "fp32", "", "0", 1)
+    save_onnx(to_onnx(DeployableNet(fold(net, rewrites, rounded=True)), contract), path)
