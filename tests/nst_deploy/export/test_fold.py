@@ -68,7 +68,7 @@ def test_linear_output() -> None:
 def test_the_original_is_untouched() -> None:
     net = random_net(TransformNetConfig(widths=(4, 4, 4), blocks=1))
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    fold(net).layers[0].conv.weight.data.zero_()
+    fold(net).layers[1].conv.weight.data.zero_()
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
