@@ -101,7 +101,7 @@ class ModelContract:
                 working_bytes_per_pixel=int(entries["working_bytes_per_pixel"]),
                 static_size=_parse_size(entries["static_size"]),
                 parity=Parity(**json.loads(entries["parity"])) if entries["parity"] else None,
-                norm_scales=tuple(map(float, json.loads(entries.get("norm_scales") or "[]"))),
+                norm_scales=tuple(map(float, json.loads(entries["norm_scales"] or "[]"))),
             )
         except KeyError as error:
             raise ContractError(f"its metadata lacks nst.{error.args[0]}") from error
