@@ -11,6 +11,8 @@ import argparse
 import dataclasses
 import json
 import math
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +106,16 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile) ->
     psnr = "equal pixels" if parity.psnr_db is None else f"{parity.psnr_db:.1f} dB"
     last = record["losses"][-len(record["losses"]) // 10 :]  # a tenth of the training; each row: step, four means
     content, style, variation, total = (sum(row[i] for row in last) / len(last) for i in range(1, 5))
-    start = f"from `{config['init']}`" if config.get("init") else "from random weights"
     net = checkpoint.config
     rows = {
         "painting": f"{painting.title}; {painting.status}",
         "net": f"{'/'.join(map(str, net.widths))} channels, {net.blocks} residual blocks, `{net.padding}` padding, "
         f"`{net.upsampling}` upsampling",
-        "schedule": f"{record['step']} steps of {config['batch']} crops of {config['crop']} px, {start}; Adam "
+        "schedule": f"{record['step']} steps of {config['batch']} crops of {config['crop']} px, {_start(config)}; Adam "
         f"{config['lr']:g} to {config['final_lr']:g}, EMA {config['ema']:g}, {record['seconds'] / 60:.0f} minutes on "
         f"{record['device']} with {config['precision']}",
-        "painting's size": ", ".join(f"{size} px" for size in config["style_size"]) + " on its long side",
+        "painting's size": ", ".join(f"{size} px" for size in config["style_size"]) + " on its long side, compared in "
+        f"{objective.get('style_octaves', 1)} octaves",
         "loss network": f"{objective['architecture'].upper().replace('VGG', 'VGG-')}: content "
         f"{', '.join(objective['content_layers'])}; style {', '.join(objective['style_layers'])}",
         "weights": f"content {objective['content_weight']:g}, style {objective['style_weight']:g}, total variation "
@@ -140,8 +142,20 @@ photographs, for research and education, none of them part of this repository); 
 were held out to measure on. The loss network has the published ImageNet weights (Simonyan and Zisserman 2014,
 CC BY 4.0).
 
-Made with `nst-train fit --recipe engines/{name}.toml`; see the comment in that file.
+Made with `nst-train fit --recipe`, first of `first/{name}.toml`, then of `{name}.toml`; see the comments there.
 """
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    """Where the training began; a first stage has a recipe of its own."""
+    init = config.get("init")
+    if not init:
+        return "from random weights"
+    recipe = ROOT / "engines" / "first" / f"{Path(init).stem}.toml"
+    if not recipe.exists():
+        return f"from `{init}`"
+    stage = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    return f"after {stage['steps']} of a first stage (`first/{recipe.name}`, in one octave)"
 
 
 def _quality(name: str) -> str:
