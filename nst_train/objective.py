@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst_train.errors import PictureTooSmallError, StyleTooSmallError
-from nst_train.loss_network import LossNetwork, Pooling, minimum_size
+from nst_train.loss_network import LossNetwork, Padding, Pooling, minimum_size
 from nst_train.losses import content_loss, gram_matrix, style_loss, total_variation
 from nst_train.options import check_ranges, option
 from nst_train.vgg_weights import Architecture
+
+OCTAVE_PADDING: Padding = "replicate"  # pictures are small there, and mostly border
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class PerceptualObjective(nn.Module):
 
     In octave k (0, 1, …) output and style are both shrunk by ``2**k``, so that the same layers see strokes that are
     ``2**k`` times as large (Gram matrices on an image pyramid: Snelgrove 2017, "High-Resolution Multi-Scale Neural
-    Texture Synthesis"). An octave costs a quarter of the one before.
+    Texture Synthesis"). An octave costs a quarter of the one before; from the second on, the VGG replicates borders.
 
     It has no trainable parameters. Gram matrices and norms are computed in float32 under autocast too.
 
@@ -109,7 +111,7 @@ class PerceptualObjective(nn.Module):
         for number, style in enumerate(styles if config.style_layers else ()):
             self._check_style_size(*style.shape[-2:])
             for octave, shrunk in enumerate(_octaves(style.detach().cpu().float(), config.style_octaves)):
-                for layer, gram in self._style_grams(shrunk).items():
+                for layer, gram in self._style_grams(shrunk, OCTAVE_PADDING if octave else "zeros").items():
                     self.register_buffer(_gram_name(octave, layer, number), gram, persistent=False)  # [1, C, C]
 
     @torch.no_grad()
@@ -163,8 +165,8 @@ class PerceptualObjective(nn.Module):
             raise StyleTooSmallError(height, width, deepest, self._style_minimum)
 
     @torch.no_grad()
-    def _style_grams(self, style: Tensor) -> dict[str, Tensor]:
-        activations = self.loss_network(style, self.config.style_layers)
+    def _style_grams(self, style: Tensor, padding: Padding) -> dict[str, Tensor]:
+        activations = self.loss_network(style, self.config.style_layers, padding=padding)
         return {layer: gram_matrix(activation) for layer, activation in activations.items()}
 
     def _style_terms(self, output: Tensor, activations: Mapping[str, Tensor]) -> list[Tensor]:
@@ -172,7 +174,7 @@ class PerceptualObjective(nn.Module):
         layers = self.config.style_layers
         terms = []
         for octave, shrunk in enumerate(_octaves(output, self.config.style_octaves)):
-            seen = self.loss_network(shrunk, layers) if octave else activations
+            seen = self.loss_network(shrunk, layers, padding=OCTAVE_PADDING) if octave else activations
             terms += [self._relative_style(octave, layer, gram_matrix(seen[layer])) for layer in layers]
         return terms
 

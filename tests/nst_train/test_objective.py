@@ -29,10 +29,14 @@ def objective(small_vgg: Path) -> PerceptualObjective:
 
 
 @torch.no_grad()
-def activations(image: Tensor) -> dict[str, Tensor]:
+def activations(image: Tensor, padding: str = "zeros") -> dict[str, Tensor]:
     """In float64, from torchvision's own network."""
     transforms = torchvision.models.VGG19_Weights.DEFAULT.transforms()
     features = torchvision_features("vgg19", 2).double()
+    for module in features:
+        if isinstance(module, torch.nn.Conv2d):
+            module.padding_mode = padding
+            module._reversed_padding_repeated_twice = [1, 1, 1, 1]
     x = torchvision.transforms.functional.normalize(image.double() / 255, transforms.mean, transforms.std)
     found = {}
     for index, module in enumerate(features):
@@ -58,7 +62,8 @@ def expected(octaves: int = 1) -> dict[str, float]:
     ]
     style_ratios = []
     for style_picture, octave, layer in itertools.product(STYLES, range(octaves), CONFIG.style_layers):
-        seen = [activations(shrunk(image, octave))[layer] for image in (OUTPUT, style_picture)]
+        padding = "replicate" if octave else "zeros"
+        seen = [activations(shrunk(image, octave), padding)[layer] for image in (OUTPUT, style_picture)]
         grams = [torch.einsum("nchw,ndhw->ncd", x, x) / x[0].numel() for x in seen]
         style_ratios += [((grams[0][n] - grams[1][0]) ** 2).sum() / (grams[1][0] ** 2).sum() for n in range(3)]
     y = OUTPUT.double()
