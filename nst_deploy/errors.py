@@ -40,6 +40,32 @@ class NotAnEngineError(UserError):
         )
 
 
+class SidecarMissingError(UserError):
+    def __init__(self, plan: Path, sidecar: Path) -> None:
+        super().__init__(
+            f"{plan} has no {sidecar.name} beside it, which says what it takes and what can run it",
+            "Copy that too, or build the plan again: nst-export --format plan --ckpt CHECKPOINT",
+        )
+
+
+class SidecarMalformedError(UserError):
+    def __init__(self, sidecar: Path, reason: str) -> None:
+        super().__init__(
+            f"{sidecar} does not describe a plan: {reason}",
+            "Build the plan again: nst-export --format plan --ckpt CHECKPOINT",
+        )
+
+
+class PlanMismatchError(UserError):
+    """The sidecar describes another file than the plan beside it."""
+
+    def __init__(self, plan: Path, sidecar: Path) -> None:
+        super().__init__(
+            f"{plan} is not the file that {sidecar.name} describes: it was replaced or cut short",
+            "Copy both anew, or build the plan again: nst-export --format plan --ckpt CHECKPOINT",
+        )
+
+
 class BackendMissingError(UserError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed", f"Install it: pip install 'nst[{extra}]'")
