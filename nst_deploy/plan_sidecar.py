@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from nst_common.atomic_file import atomic_write
-from nst_deploy.contract import ContractError, ModelContract
+from nst_deploy.contract import MIN_SIZE, ContractError, ModelContract
 from nst_deploy.errors import (
     EngineNotFoundError,
     EngineUnreadableError,
@@ -43,6 +43,9 @@ class Profile:
 
     def allows(self, shape: Shape) -> bool:
         return all(low <= side <= high for low, side, high in zip(self.min, shape, self.max, strict=True))
+
+
+DEFAULT_PROFILE = Profile((1, MIN_SIZE, MIN_SIZE), (1, 512, 512), (1, 2160, 3840))  # up to one 4K picture
 
 
 @dataclass(frozen=True)
