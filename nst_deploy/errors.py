@@ -371,3 +371,53 @@ class ExportFailedError(UserError):
         super().__init__(
             f"The exporter failed: {reason}", "Check the installed versions: pip install --upgrade 'nst[export]'"
         )
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+class BuilderMissingError(UserError):
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing that builds plans is installed",
+            "Install TensorRT-RTX, which needs no GPU to build: pip install 'nst[rtx]'; "
+            "or TensorRT for the GPU of this machine: pip install 'nst[tensorrt]'",
+        )
+
+
+class ParserFailedError(UserError):
+    """The builder does not understand the ONNX model; the message holds all that its parser says."""
+
+    def __init__(self, library: str, reason: str) -> None:
+        super().__init__(
+            f"{library} cannot read the ONNX model: {reason}",
+            "Update it, or report this with the checkpoint and its version",
+        )
+
+
+class BuildFailedError(UserError):
+    def __init__(self, library: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{library} could not build the plan: {reason}", remedy)
+
+
+class BuildNeedsGpuError(UserError):
+    def __init__(self, library: str, reason: str) -> None:
+        super().__init__(
+            f"{library} needs a GPU to build this plan, and none can be used here: {reason}",
+            "Build it on a machine that has one; TensorRT-RTX builds plans that hold their weights without: "
+            "--trt-flavor rtx",
+        )
+
+
+class BuildOutOfMemoryError(UserError):
+    """
+    Args:
+        memory: (free, total) of the GPU, bytes, after the build gave up; None where it cannot be asked.
+    """
+
+    def __init__(self, library: str, reason: str, memory: tuple[int, int] | None) -> None:
+        free = f"; {memory[0] / 2**30:.2f} of {memory[1] / 2**30:.2f} GiB of the GPU are free" if memory else ""
+        super().__init__(
+            f"{library} ran out of memory while it built the plan: {reason}{free}",
+            "Lower --max-size, --max-batch or --workspace, or close other programs",
+        )
