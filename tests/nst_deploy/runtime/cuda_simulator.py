@@ -125,6 +125,7 @@ class FakeRuntime(ModuleType):
     def __init__(self, simulator: Simulator) -> None:
         super().__init__("cuda.bindings.runtime")
         self.simulator = simulator
+        self.capability = (8, 9)
         self.answers: dict[str, tuple[object, ...]] = {
             "GetDeviceCount": (1,),
             "GetDevice": (0,),
@@ -156,7 +157,7 @@ class FakeRuntime(ModuleType):
 
     def _DeviceGetAttribute(self, attribute: object, _: int) -> tuple[object, ...]:  # noqa: N802
         major = self.cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor
-        return (8 if attribute == major else 9,)
+        return (self.capability[0 if attribute == major else 1],)
 
     def _MemGetInfo(self) -> tuple[object, ...]:  # noqa: N802
         return (self.simulator.free, self.simulator.size)

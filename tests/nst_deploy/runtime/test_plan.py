@@ -558,6 +558,14 @@ def test_built_elsewhere_but_for_here(tmp_path: Path, sidecar: dict[str, object]
     PlanBackend(write_plan(tmp_path / "a.plan", **sidecar))
 
 
+def test_portable_plans_need_an_ampere(tmp_path: Path, cuda: FakeRuntime) -> None:
+    plan = write_plan(tmp_path / "a.plan", portable=True, compute_capabilities=())
+    PlanBackend(plan)
+    cuda.capability = (7, 5)
+    with pytest.raises(PlanElsewhereError, match=r"capability 8\.0 and later, here is .*\(compute capability 7\.5\)"):
+        PlanBackend(plan)
+
+
 def test_an_rtx_plan_is_not_tied_to_the_gpu_that_built_it(
     tmp_path: Path, gpu: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
