@@ -26,6 +26,7 @@ from nst_deploy.bench.report import advice, as_json, recommend, table
 from nst_deploy.contract import MIN_SIZE, ModelContract
 from nst_deploy.images import load_picture
 from nst_deploy.runtime.backend import MAX_THREADS, likely_device, read_contract, variants_for
+from nst_deploy.runtime.plan_checks import is_plan
 from nst_deploy.styles import DEFAULT_STYLE, find_engine
 
 PROG = "nst-bench"
@@ -92,7 +93,8 @@ def _work(argv: Sequence[str]) -> int:
             )
     sys.stdout.write(table(measurement, contract) + "\n")
     if not measurement.rows:
-        sys.stderr.write(f"{PROG}: error: no back end could run this engine. Install one: pip install 'nst[cpu]'\n")
+        remedy = "Above stands why" if is_plan(engine) else "Install one: pip install 'nst[cpu]'"
+        sys.stderr.write(f"{PROG}: error: no back end could run this engine. {remedy}\n")
         return 1
     choices = recommend(measurement.rows)
     sys.stdout.write(advice(choices, automatic) + "\n")

@@ -217,7 +217,7 @@ class OrtGpuBackend:
 def _is_memory(error: Exception) -> bool:
     """ONNX Runtime has no kind of error for it, and every part of it says it in words of its own."""
     text = str(error).lower()
-    return any(words in text for words in ("out of memory", "failed to allocate memory", "memory allocation"))
+    return any(words in text for words in ("out of memory", "failed to allocate memory", "available memory of"))
 
 
 def _out_of_memory() -> OutOfDeviceMemoryError:

@@ -25,7 +25,7 @@ from nst_deploy.errors import (
     ProviderUnavailableError,
 )
 from nst_deploy.runtime import backend as backend_module
-from nst_deploy.runtime import ort_gpu, ort_providers
+from nst_deploy.runtime import dlpack, ort_gpu, ort_providers
 from nst_deploy.runtime.backend import choose_device, likely_device, open_backend, variants_for
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.ort_gpu import IDLE_KEPT, OrtGpuBackend
@@ -131,6 +131,19 @@ def test_arrays_wait_for_the_callers_stream(engine: Path, monkeypatch: pytest.Mo
     assert waited == []
     backend.run_device(as_device_array(pixels), stream=77)
     assert waited == [None]
+
+    class OnDefaultStream:
+        """An array whose producer lets a stream wait for it, as torch does."""
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return dlpack.CUDA, 0
+
+        def __dlpack__(self, *, stream: int) -> object:
+            assert stream == 1
+            return pixels.__dlpack__()
+
+    backend.run_device(OnDefaultStream())
+    assert waited == [None, None]
 
 
 @pytest.mark.parametrize(

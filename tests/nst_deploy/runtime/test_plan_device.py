@@ -119,6 +119,17 @@ def test_runs_on_several_streams_do_not_meet_in_the_same_buffers(plan: Path, gpu
         np.testing.assert_array_equal(pixels_of(styled), negative(source.pixels()))
 
 
+def test_the_run_before_a_capture_comes_after_what_is_under_way(plan: Path, gpu: Simulator) -> None:
+    """It is made on a stream of our own, in buffers that the caller's stream may still be using."""
+    backend, handle = PlanBackend(plan, cuda_graph=True), gpu.handle()
+    gpu.streams[handle] = _Stream()
+    first = Foreign(gpu, random_batch(1, 32, 32))
+    styled = backend.run_device(first, stream=handle)
+    later = backend.run_device(Foreign(gpu, random_batch(1, 16, 16)), stream=handle)  # smaller: nothing is freed for it
+    np.testing.assert_array_equal(pixels_of(styled), negative(first.pixels()))
+    del later
+
+
 @pytest.mark.parametrize("driver", ["cuda-bindings", "pycuda"])
 @pytest.mark.parametrize("handle", [0, 1, 2])
 def test_default_streams_are_waited_for(
