@@ -227,9 +227,14 @@ class Task:
 
 def measure_apart(task: Task) -> dict[str, Any]:
     """``measure`` in a process of its own; the reason under ``not_run`` where that fails, however it fails."""
+    return run_apart(measure, task)
+
+
+def run_apart(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
+    """What ``work`` returns in a process of its own, or why it did not, under ``not_run``."""
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
-    process = context.Process(target=_serve, args=(far, task), daemon=True)
+    process = context.Process(target=_serve, args=(far, work, arguments), daemon=True)
     process.start()
     far.close()
     try:
@@ -243,10 +248,10 @@ def measure_apart(task: Task) -> dict[str, Any]:
     return row
 
 
-def _serve(pipe: Connection, task: Task) -> None:
+def _serve(pipe: Connection, work: Callable[..., dict[str, Any]], arguments: tuple[object, ...]) -> None:
     try:
-        pipe.send(measure(task))
-    except Exception as error:  # noqa: BLE001  (whatever a runtime raises is why this lane was not run)
+        pipe.send(work(*arguments))
+    except Exception as error:  # noqa: BLE001  (whatever a runtime raises is why this was not run)
         pipe.send({"not_run": f"{type(error).__name__}: {error}".split("\n")[0]})
 
 

@@ -264,21 +264,16 @@ def test_no_wheel(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_backend(engine, "cuda")
 
 
-@pytest.mark.parametrize(
-    ("device", "remedy"), [("cuda", r"onnxruntime-gpu\[cuda,cudnn\]"), ("tensorrt", r"nst\[tensorrt\]")]
-)
 def test_what_the_provider_needs_is_missing(
-    engine: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    device: Any,
-    remedy: str,
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     gpu_wheel(monkeypatch, tmp_path)
     installed(monkeypatch, "onnxruntime-gpu")
-    with pytest.raises(ProviderUnavailableError, match=rf"cannot open shared object.*{remedy}"):
-        open_backend(engine, device)
+    with pytest.raises(ProviderUnavailableError, match=r"cannot open shared object.*onnxruntime-gpu\[cuda,cudnn\]"):
+        open_backend(engine, "cuda")
+    monkeypatch.setattr(ort_providers, "_why_not_loaded", lambda *_: "libnvinfer.so.10: cannot open shared object file")
+    with pytest.raises(ProviderUnavailableError, match=r"libnvinfer.*pip install 'nst\[tensorrt\]'"):
+        open_backend(engine, "tensorrt")
     assert capfd.readouterr() == ("", "")
 
 
