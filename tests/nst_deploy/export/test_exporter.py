@@ -17,7 +17,7 @@ from nst_train.checkpoints import load_checkpoint
 
 
 def test_an_export_proves_itself(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--ckpt", str(small_checkpoint), "--out", str(tmp_path / "new" / "folder")]) == 0
+    assert main(["--ckpt", str(small_checkpoint), "--out", str(tmp_path / "new" / "folder"), "--format", "onnx"]) == 0
     engine = tmp_path / "new" / "folder" / "small.onnx"
     shown = capsys.readouterr().out
     for word in ("coffee.jpg", "rocket.jpg", "267x201", "max diff", "identical", "PSNR", str(engine)):
@@ -45,7 +45,7 @@ def test_an_engine_that_differs_is_not_written(
         return folded
 
     monkeypatch.setattr(exporter, "fold", wrong_fold)
-    assert main(["--ckpt", str(small_checkpoint), "--out", str(tmp_path)]) == 1
+    assert main(["--ckpt", str(small_checkpoint), "--out", str(tmp_path), "--format", "onnx"]) == 1
     assert "differs from PyTorch by up to" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     with pytest.raises(ParityError):

@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("half")
-    assert main(["--ckpt", str(checkpoint), "--out", str(out), "--precision", "fp16"]) == 0
+    assert main(["--ckpt", str(checkpoint), "--out", str(out), "--format", "onnx", "--precision", "fp16"]) == 0
     assert [path.name for path in out.iterdir()] == ["calm.fp16.onnx"]
     return out / "calm.fp16.onnx"
 
