@@ -132,8 +132,9 @@ Picture decode_jpeg(const std::string& bytes) {
     }
     Picture picture;
     allocate(picture, owner.codec.image_height, owner.codec.image_width);
+    const int orientation = orientation_of(owner.codec);  // now: at the end of the pixels libjpeg lets go of it
     if (!read_pixels(owner.codec, errors, picture.rgb.data())) throw CodecError(errors.message);
-    return upright(std::move(picture), orientation_of(owner.codec));
+    return upright(std::move(picture), orientation);
 }
 
 std::string encode_jpeg(const Picture& picture) {
