@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cpp.conftest import Built
-from tests.engines import CONTRACT
+from tests.engines import CONTRACT, write_engine
 
 PLAN = b"fake plan"
 SIDECAR: dict[str, Any] = {
@@ -60,6 +60,7 @@ def test_the_digest_is_sha256(built: Built, tmp_path: Path, length: int) -> None
     [
         (lambda p: p.unlink(), "No engine at {plan}. Check the path"),
         (lambda p: p.with_name(p.name + ".json").unlink(), "{plan} has no a.plan.json beside it"),
+        (lambda p: write_engine(p), "{plan} is an ONNX model named as a plan. Name it .onnx"),
         (lambda p: p.write_bytes(PLAN[:-1]), "{plan} is not the file that a.plan.json describes"),
         (lambda p: p.with_name(p.name + ".json").write_text("{"), "{plan}.json does not describe a plan: it is not JSON"),
         (lambda p: p.with_name(p.name + ".json").write_text("[1]"), "{plan}.json does not describe a plan"),
@@ -79,6 +80,8 @@ def test_a_wrong_sidecar(built: Built, tmp_path: Path, change: Callable[[Path], 
     line = read(built, plan)
     assert line.startswith(reason.format(plan=plan))
     python = pytest.importorskip("nst_deploy.plan_sidecar")
+    if "ONNX model" in reason:
+        return  # Python looks at that before it reads the sidecar
     with pytest.raises(Exception, match=r".") as caught:
         python.read_plan(plan)
     assert str(caught.value).startswith(reason.format(plan=plan))

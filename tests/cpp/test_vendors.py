@@ -143,17 +143,30 @@ def test_frames_that_contradict_themselves(frames: Frames, engines: dict[str, Pa
     assert "rows are 23 bytes apart, expected at least 24 for 8 px" in frames.said
 
 
-def test_a_size_outside_the_profile(frames: Frames, engines: dict[str, Path]) -> None:
+def test_a_size_outside_the_profile(frames: Frames, engines: dict[str, Path], tmp_path: Path) -> None:
     frames.style("tensorrt", engines["tensorrt"], noise(1, 1081, 8))
-    assert "8x1081 px (width x height), expected 8x8 to 1920x1080, which the plan was built for" in frames.said
-    frames.style("tensorrt", engines["tensorrt"], noise(5, 8, 8))
-    assert "expected at most 4 at once, 5 given" in frames.said
-    assert "--max-batch" in frames.said
+    assert "8x1081 px (width x height), expected 8x8 to 1920x1080 px, for which the plan was built" in frames.said
+    assert "Resize it, or build the plan for it: nst-export --format plan --max-size 1081x8" in frames.said
+    pairs = write_plan(tmp_path / "pairs.plan", profile_min=[2, 8, 8], profile_opt=[4, 8, 8])
+    frames.style("tensorrt", pairs, noise(1, 8, 8))
+    assert "at least 2 at once, got 1. Give more pictures at once" in frames.said
+
+
+@pytest.mark.parametrize("mode", ["host", "device"])
+def test_more_at_once_than_the_plan_takes_run_in_turns(frames: Frames, engines: dict[str, Path], mode: str) -> None:
+    images = noise(10, 8, 16)
+    styled = frames.style("tensorrt", engines["tensorrt"], images, mode=mode)
+    np.testing.assert_array_equal(styled.reshape(images.shape), negative(images))
 
 
 def test_tensorrts_own_words_are_told(frames: Frames, engines: dict[str, Path]) -> None:
-    frames.style("tensorrt", engines["tensorrt"], noise(1, 1000, 1001))
+    frames.style("tensorrt", engines["tensorrt"], noise(1, 500, 801))
     assert "tensorrt failed: no room for activations. Try a smaller picture" in frames.said
+
+
+def test_out_of_the_gpus_memory(frames: Frames, engines: dict[str, Path]) -> None:
+    frames.style("tensorrt", engines["tensorrt"], noise(1, 1080, 1920))
+    assert frames.said.split(" ", 1)[1].startswith("Out of GPU memory: 0.01 GiB needed, 0.00 GiB of 24.00 GiB were free")
 
 
 def opened(built: Built, vendor: str, engine: Path, threads: int = 0) -> str:
@@ -194,24 +207,43 @@ def test_threads_below_zero(built: Built, engines: dict[str, Path], vendor: str)
     assert opened(built, vendor, engines[vendor], -1) == "threads is -1, expected 0 or more. 0 takes every core"
 
 
-@pytest.mark.parametrize("vendor", ["ort-cuda", "ort-tensorrt"])
-def test_a_cpu_build_of_onnx_runtime_has_no_gpu(built: Built, engines: dict[str, Path], vendor: str) -> None:
-    said = opened(built, vendor, engines["ort"])
-    assert said.startswith("This ONNX Runtime does not run on the GPU: ")
-    assert "not enabled in this build. Use its GPU package" in said
+def test_a_cpu_build_of_onnx_runtime_has_no_gpu(
+    built: Built, engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = write_engine(tmp_path / "half.onnx", precision="fp16")
+    for vendor, name in (("ort-cuda", "CUDAExecutionProvider"), ("ort-tensorrt", "TensorrtExecutionProvider")):
+        said = opened(built, vendor, half)
+        assert said.startswith(f"ONNX Runtime's {name} cannot be used: ")
+        assert "not enabled in this build. Use its package for GPUs" in said
+    assert "would compute this float32 engine in TF32" in opened(built, "ort-tensorrt", engines["ort"])
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert "not enabled in this build" in opened(built, "ort-tensorrt", engines["ort"])
+
+
+@pytest.mark.parametrize("vendor", ["openvino", "ort"])
+def test_a_plan_where_an_onnx_engine_is_needed(built: Built, tmp_path: Path, vendor: str) -> None:
+    plan, named = write_plan(tmp_path / "a.plan"), tmp_path / "a.onnx"
+    named.write_bytes(b"ftrt and more")
+    assert opened(built, vendor, plan).startswith(f"{plan} is a plan, and this runs ONNX engines. Give the .onnx")
+    assert opened(built, vendor, named).startswith(f"{named} is a plan named as an ONNX model. Name it .plan")
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"flavor": "rtx"}, "was built for TensorRT-RTX 10.13.3.9; here is TensorRT 10.13.3."),
-        ({"compute_capabilities": ["7.5", "8.0"]}, "was built for GPUs of compute capability 7.5, 8.0; here is one of 8.9"),
-        ({"weights_stripped": True}, "without weights"),
+        ({"flavor": "rtx"}, "was built for TensorRT-RTX 10.13.3.9, here is TensorRT 10.13.3.9. Build it here"),
+        ({"library_version": "10.3.0.26"}, "was built for TensorRT 10.3.0.26, here is TensorRT 10.13.3.9"),
+        ({"library_version": "10.14.0.1", "portable": True}, "was built for TensorRT 10.14.0.1, here is TensorRT 10.13"),
+        ({"library_version": "10.3.0.26", "portable": True}, ""),
+        ({"compute_capabilities": ["7.5", "8.0"]}, "was built for GPUs of compute capability 7.5, 8.0 on NVIDIA L4, here is NVIDIA L4 (compute capability 8.9)"),
+        ({"compute_capabilities": [], "gpu_name": "NVIDIA H100"}, "was built for NVIDIA H100, here is NVIDIA L4 (comp"),
+        ({"compute_capabilities": [], "gpu_name": "NVIDIA H100", "portable": True}, ""),
+        ({"weights_stripped": True}, "holds no weights"),
         ({"content": b"fake plan float"}, "is not an nst engine"),
         ({"content": b"other"}, "as an engine: the magic tag does not match"),
-        ({"content": b"other", "library_version": "10.3.0.26"}, "was built for TensorRT 10.3.0.26; here is TensorRT 10.13.3 (the magic"),
-        ({"content": b"other", "library_version": "10.3.0.26", "portable": True}, "as an engine: the magic tag"),
     ],
 )  # fmt: skip
 def test_plans_are_refused(built: Built, tmp_path: Path, changes: dict[str, object], reason: str) -> None:
-    assert reason in opened(built, "tensorrt", write_plan(tmp_path / "a.plan", **changes))
+    said = opened(built, "tensorrt", write_plan(tmp_path / "a.plan", **changes))
+    assert reason in said
+    assert (said == "tensorrt") == (reason == "")

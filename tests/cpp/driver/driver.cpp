@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -171,23 +172,25 @@ int share(nst::Stylizer& stylizer, int height, int width) {
     return 0;
 }
 
-std::string quoted(const std::string& text) {
-    std::string line = "'";
-    for (const char letter : text) line += letter == '\n' ? ' ' : letter;
-    return line + "'";
+/// On one line, whatever is in it.
+std::string flat(std::string text) {
+    for (char& letter : text) letter = letter == '\n' ? ' ' : letter;
+    return text;
 }
 
 void print(const nst::Contract& contract) {
-    std::printf("style %s precision %s sha %s version %s working %lld", quoted(contract.style).c_str(),
-                contract.precision.c_str(), contract.checkpoint_sha256.c_str(), contract.package_version.c_str(),
-                contract.working_bytes_per_pixel);
-    if (contract.static_size) std::printf(" size %dx%d", contract.static_size->height, contract.static_size->width);
+    std::ostringstream line;
+    line.precision(17);
+    line << "style '" << contract.style << "' precision " << contract.precision << " sha " << contract.checkpoint_sha256
+         << " version " << contract.package_version << " working " << contract.working_bytes_per_pixel;
+    if (contract.static_size) line << " size " << contract.static_size->height << "x" << contract.static_size->width;
     if (contract.parity) {
-        std::printf(" parity %d %.17g %s %s", contract.parity->max_levels, contract.parity->identical,
-                    contract.parity->psnr_db ? std::to_string(*contract.parity->psnr_db).c_str() : "none",
-                    quoted(contract.parity->backend).c_str());
+        const auto& psnr = contract.parity->psnr_db;
+        line << " parity " << contract.parity->max_levels << " " << contract.parity->identical << " "
+             << (psnr ? std::to_string(*psnr) : "none") << " '" << contract.parity->backend << "'";
     }
-    for (const double scale : contract.norm_scales) std::printf(" %.17g", scale);
+    for (const double scale : contract.norm_scales) line << " " << scale;
+    std::cout << flat(line.str());
 }
 
 /// For each path on stdin one line: what the file says of itself, or the error.
@@ -196,9 +199,9 @@ int read_all(Show&& show) {
     for (std::string path; std::getline(std::cin, path);) {
         try {
             show(path);
-            std::printf("\n");
+            std::cout << "\n";
         } catch (const nst::Error& error) {
-            std::printf("%s\n", error.what());
+            std::cout << error.what() << "\n";
         }
     }
     return 0;
@@ -207,13 +210,13 @@ int read_all(Show&& show) {
 void print_plan(const std::string& path) {
     const nst::Sidecar sidecar = nst::read_plan(path).sidecar;
     print(sidecar.contract);
-    std::printf(" | %s %s %s %s", sidecar.plan_sha256.c_str(), sidecar.flavor.c_str(), sidecar.library_version.c_str(),
-                quoted(sidecar.gpu_name).c_str());
-    for (const std::string& each : sidecar.compute_capabilities) std::printf(" %s", each.c_str());
+    std::cout << " | " << sidecar.plan_sha256 << " " << sidecar.flavor << " " << sidecar.library_version << " '"
+              << sidecar.gpu_name << "'";
+    for (const std::string& each : sidecar.compute_capabilities) std::cout << " " << each;
     for (const nst::Shape& shape : {sidecar.profile.min, sidecar.profile.opt, sidecar.profile.max}) {
-        std::printf(" %d,%d,%d", shape[0], shape[1], shape[2]);
+        std::cout << " " << shape[0] << "," << shape[1] << "," << shape[2];
     }
-    std::printf(" %d %d", sidecar.portable, sidecar.weights_stripped);
+    std::cout << " " << sidecar.portable << " " << sidecar.weights_stripped;
 }
 
 /// Every error whose words Python has too, made of the same arguments as the test makes Python's.
@@ -229,6 +232,13 @@ int print_messages() {
         nst::SidecarMissingError(plan, beside),
         nst::SidecarMalformedError(beside, "reason"),
         nst::PlanMismatchError(plan, beside),
+        nst::PlanElsewhereError(plan, "this", "that", "rtx"),
+        nst::PlanWeightsMissingError(plan, "this", "reason"),
+        nst::WrongKindOfEngineError(engine, "this", "Do that"),
+        nst::GpuUnavailableError("reason"),
+        nst::OutOfDeviceMemoryError(std::size_t{3} << 29, 1 << 29, std::size_t{24} << 30),
+        nst::ProviderUnavailableError("provider", "reason", "Do this"),
+        nst::ProviderPrecisionError("SWITCH"),
     };
     for (const nst::Error& error : errors) std::printf("%s\n", error.what());
     return 0;

@@ -11,6 +11,11 @@
 #define NV_TENSORRT_MINOR 13
 #define NV_TENSORRT_PATCH 3
 
+inline std::int32_t getInferLibMajorVersion() noexcept { return NV_TENSORRT_MAJOR; }
+inline std::int32_t getInferLibMinorVersion() noexcept { return NV_TENSORRT_MINOR; }
+inline std::int32_t getInferLibPatchVersion() noexcept { return NV_TENSORRT_PATCH; }
+inline std::int32_t getInferLibBuildVersion() noexcept { return 9; }
+
 namespace nvinfer1 {
 
 using AsciiChar = char;
@@ -47,7 +52,7 @@ class IExecutionContext {
     }
     bool enqueueV3(cudaStream_t stream) noexcept {
         const std::int64_t pixels = dims_.d[0] * dims_.d[1] * dims_.d[2];
-        if (pixels > 1000000) {
+        if (pixels > 400000) {
             logger_.log(ILogger::Severity::kWARNING, "only a warning");
             logger_.log(ILogger::Severity::kERROR, "no room for activations");
             logger_.log(ILogger::Severity::kERROR, "what follows from it");

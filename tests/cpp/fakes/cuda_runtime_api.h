@@ -17,7 +17,10 @@
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidDevice = 101 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+struct cudaDeviceProp {
+    char name[256];
+    int major, minor;
+};
 inline constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0;
 
 namespace fake {
@@ -38,7 +41,7 @@ struct Machine {
     std::map<const std::uint8_t*, std::size_t> device_memory, pinned_memory;
     std::map<const std::uint8_t*, int> device_of;
     int streams = 0;
-    std::size_t largest = std::size_t{1} << 30;  // bytes of one allocation
+    std::size_t largest = std::size_t{4} << 20;  // bytes of one allocation
     int queued = 0;                              // by enqueueV3
 
     static Machine& get() {
@@ -95,9 +98,14 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t error) {
     return error == cudaErrorMemoryAllocation ? "out of memory" : error == cudaSuccess ? "no error" : "invalid device ordinal";
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     if (device >= fake::Machine::get().devices) return cudaErrorInvalidDevice;
-    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 9;
+    *properties = {"NVIDIA L4", 8, 9};
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+    *free = fake::Machine::get().largest;
+    *total = std::size_t{24} << 30;
     return cudaSuccess;
 }
 

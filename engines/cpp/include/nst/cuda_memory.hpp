@@ -8,6 +8,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include "nst/error.hpp"
+
 namespace nst::detail {
 
 /// What CUDA complains of.
@@ -19,6 +21,18 @@ inline void check(cudaError_t result) {
     if (result == cudaSuccess) return;
     cudaGetLastError();  // forgets it: the next call shall not report it once more
     throw CudaFailure{std::string(cudaGetErrorString(result))};
+}
+
+/// Throws OutOfDeviceMemoryError where `need` bytes were not to be had.
+inline void check_allocation(cudaError_t result, std::size_t need) {
+    if (result != cudaErrorMemoryAllocation) {
+        check(result);
+        return;
+    }
+    cudaGetLastError();
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total));
+    throw OutOfDeviceMemoryError(need, free, total);
 }
 
 /// Makes a GPU the calling thread's current one, and the former one again at the end.
@@ -73,7 +87,7 @@ class Buffer {
             release();
             void* memory = nullptr;
             if constexpr (kind == BufferKind::device) {
-                check(cudaMalloc(&memory, bytes));
+                check_allocation(cudaMalloc(&memory, bytes), bytes);
             } else {
                 check(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault));
             }

@@ -144,14 +144,28 @@ inline Metadata parse_metadata(std::string_view model) {
     return metadata;
 }
 
+/// How TensorRT's plans begin; only better messages depend on it.
+inline bool begins_as_plan(std::string_view bytes) {
+    const std::string_view magic = bytes.substr(0, 4);
+    return magic == "ftrt" || magic == "ptrt" || magic == "vtrt";
+}
+
 }  // namespace detail
 
-/// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
+/// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError.
 inline EngineFile read_engine(const std::filesystem::path& path) {
     std::error_code ignored;
     if (!std::filesystem::is_regular_file(path, ignored)) throw EngineNotFoundError(path);
+    if (path.extension() == ".plan") {
+        throw WrongKindOfEngineError(path, "a plan, and this runs ONNX engines",
+                                     "Give the .onnx, or choose --device tensorrt");
+    }
     EngineFile engine;
     engine.bytes = detail::read_file(path);
+    if (detail::begins_as_plan(engine.bytes)) {
+        throw WrongKindOfEngineError(path, "a plan named as an ONNX model",
+                                     "Name it .plan, with its .plan.json beside it");
+    }
     try {
         engine.contract = Contract::from_metadata(detail::parse_metadata(engine.bytes));
     } catch (const ContractError& error) {

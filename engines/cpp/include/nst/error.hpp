@@ -1,7 +1,10 @@
 // Every error that a program can meet, each with its remedy: the same words as nst_deploy/errors.py.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
+#include <ios>
+#include <locale>
 #include <new>
 #include <sstream>
 #include <stdexcept>
@@ -19,8 +22,13 @@ enum class Code {
     sidecar_missing,
     sidecar_malformed,
     plan_mismatch,
-    plan_foreign,
+    plan_elsewhere,
+    plan_weights_missing,
+    wrong_kind_of_engine,
     precision_unavailable,
+    provider_unavailable,
+    gpu_unavailable,
+    out_of_device_memory,
     backend_missing,
     backend_failed,
     picture_size,
@@ -100,11 +108,26 @@ struct PlanMismatchError : Error {
                 "Copy both anew, or build the plan again: nst-export --format plan --ckpt CHECKPOINT") {}
 };
 
-/// A plan that another library, another version of it or another GPU can run.
-struct PlanForeignError : Error {
-    PlanForeignError(const std::filesystem::path& plan, const std::string& built_for, const std::string& here)
-        : Error(Code::plan_foreign, to_text(plan) + " was built for " + built_for + "; here is " + here,
-                "Build it again on this machine: nst-export --format plan --ckpt CHECKPOINT") {}
+/// A plan that was built for another library, version or GPU than what is here.
+struct PlanElsewhereError : Error {
+    PlanElsewhereError(const std::filesystem::path& plan, const std::string& built_for, const std::string& here,
+                       const std::string& flavor)
+        : Error(Code::plan_elsewhere, to_text(plan) + " was built for " + built_for + ", here is " + here,
+                "Build it here: nst-export --format plan --trt-flavor " + flavor + " --ckpt CHECKPOINT") {}
+};
+
+/// A stripped plan whose weights are not at hand.
+struct PlanWeightsMissingError : Error {
+    PlanWeightsMissingError(const std::filesystem::path& plan, const std::string& looked_for, const std::string& reason)
+        : Error(Code::plan_weights_missing,
+                to_text(plan) + " holds no weights, and " + looked_for + " does not give them: " + reason,
+                "Put the ONNX engine that it was built from beside it, or build it without --strip-weights") {}
+};
+
+/// A plan where an ONNX engine is needed, or the other way round.
+struct WrongKindOfEngineError : Error {
+    WrongKindOfEngineError(const std::filesystem::path& engine, const std::string& given, const std::string& remedy)
+        : Error(Code::wrong_kind_of_engine, to_text(engine) + " is " + given, remedy) {}
 };
 
 // --- back ends ---
@@ -115,7 +138,45 @@ struct PrecisionUnavailableError : Error {
                 "Leave --precision away: the engine's own runs everywhere") {}
 };
 
-/// The library that is loaded at run time does not have what was asked for.
+struct GpuUnavailableError : Error {
+    explicit GpuUnavailableError(const std::string& reason)
+        : Error(Code::gpu_unavailable, "No CUDA GPU can be used here: " + reason,
+                "Look at what nvidia-smi shows, or run it without: --device cpu") {}
+};
+
+/// The GPU's memory does not suffice; sizes in bytes.
+struct OutOfDeviceMemoryError : Error {
+    OutOfDeviceMemoryError(std::size_t need, std::size_t free, std::size_t total)
+        : Error(Code::out_of_device_memory,
+                "Out of GPU memory: " + gib(need) + " needed, " + gib(free) + " of " + gib(total) + " were free",
+                "Make the picture smaller (--size), give fewer at once, or close other programs on the GPU") {}
+
+  private:
+    static std::string gib(std::size_t bytes) {
+        std::ostringstream text;
+        text.imbue(std::locale::classic());
+        text.setf(std::ios::fixed);
+        text.precision(2);
+        text << static_cast<double>(bytes) / (1 << 30) << " GiB";
+        return text.str();
+    }
+};
+
+/// An execution provider of ONNX Runtime that is not part of the library, or does not load.
+struct ProviderUnavailableError : Error {
+    ProviderUnavailableError(const std::string& provider, const std::string& reason, const std::string& remedy)
+        : Error(Code::provider_unavailable, "ONNX Runtime's " + provider + " cannot be used: " + reason, remedy) {}
+};
+
+struct ProviderPrecisionError : Error {
+    explicit ProviderPrecisionError(const std::string& switch_name)
+        : Error(Code::option_invalid,
+                "ONNX Runtime's TensorRT provider would compute this float32 engine in TF32, which has 10 bits of 23",
+                "Give it an FP16 engine (nst-export --precision fp16), set " + switch_name +
+                    "=0, or choose --device cuda") {}
+};
+
+/// The library that is loaded at run time is older than the program.
 struct BackendMissingError : Error {
     BackendMissingError(const std::string& problem, const std::string& remedy)
         : Error(Code::backend_missing, problem, remedy) {}

@@ -77,7 +77,8 @@ void check_tensors(const std::filesystem::path& path, const std::string& role, c
 class Stylizer final : public PackedStylizer {
   public:
     /// Opens an ONNX engine.
-    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, PrecisionUnavailableError, OptionError.
+    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError,
+    /// PrecisionUnavailableError, OptionError.
     explicit Stylizer(const std::filesystem::path& path, const Options& options = {})
         : Stylizer(path, options, read_engine(path)) {}
 

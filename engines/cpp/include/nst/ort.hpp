@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -31,7 +32,7 @@ struct Options {
     int gpu = 0;             // CUDA's number of the device
     void* stream = nullptr;  // the caller's cudaStream_t, on which all work of the GPU is then queued
     // TensorRT alone: where its engines and timings are kept (minutes are spent on them; empty keeps none), and the
-    // shapes that it builds for (those of nst-export's plans; a static engine has its own).
+    // shapes that it builds for (those of nst-export's plans; of a static engine its own size).
     std::filesystem::path cache_folder;
     Profile profile = {{1, 8, 8}, {1, 512, 512}, {1, 2160, 3840}};
 };
@@ -98,7 +99,7 @@ inline std::string backend_name(Device device) {
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
 /// TensorRT's provider takes its profile as "image:1x8x8x3".
-inline Settings tensorrt_settings(const Options& options, bool dynamic) {
+inline Settings tensorrt_settings(const Options& options) {
     Settings settings = {{"device_id", std::to_string(options.gpu)}};
     if (!options.cache_folder.empty()) {
         for (const char* kind : {"engine", "timing"}) {
@@ -111,11 +112,9 @@ inline Settings tensorrt_settings(const Options& options, bool dynamic) {
         for (const int side : shape) sides += std::to_string(side) + "x";
         settings.emplace_back("trt_profile_" + name + "_shapes", sides + std::to_string(channels));
     };
-    if (dynamic) {
-        add_shape("min", options.profile.min);
-        add_shape("opt", options.profile.opt);
-        add_shape("max", options.profile.max);
-    }
+    add_shape("min", options.profile.min);
+    add_shape("opt", options.profile.opt);
+    add_shape("max", options.profile.max);
     return settings;
 }
 
@@ -141,8 +140,8 @@ inline void append_cuda(const OrtApi& ort, OrtSessionOptions* session, const Opt
     check(ort, ort.SessionOptionsAppendExecutionProvider_CUDA_V2(session, cuda.get()));
 }
 
-inline void append_tensorrt(const OrtApi& ort, OrtSessionOptions* session, const Options& options, bool dynamic) {
-    const Settings settings = tensorrt_settings(options, dynamic);
+inline void append_tensorrt(const OrtApi& ort, OrtSessionOptions* session, const Options& options) {
+    const Settings settings = tensorrt_settings(options);
     const auto [keys, values] = columns(settings);
     TensorRtOptions tensorrt(ort);
     check(ort, ort.CreateTensorRTProviderOptions(tensorrt.out()));
@@ -159,14 +158,19 @@ inline void append_tensorrt(const OrtApi& ort, OrtSessionOptions* session, const
 class Stylizer final : public PackedStylizer {
   public:
     /// Opens an ONNX engine.
-    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, BackendMissingError, OptionError.
+    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError, BackendMissingError,
+    /// ProviderUnavailableError, ProviderPrecisionError, OptionError.
     explicit Stylizer(const std::filesystem::path& path, const Options& options = {})
         : Stylizer(path, options, read_engine(path)) {}
 
+    std::size_t max_batch() const noexcept override {
+        return options_.device == Device::tensorrt ? static_cast<std::size_t>(options_.profile.max[0])
+                                                   : PackedStylizer::max_batch();
+    }
+
     void check_size(int height, int width, std::size_t count = 1) const override {
         PackedStylizer::check_size(height, width, count);
-        const bool built_for_shapes = options_.device == Device::tensorrt && !contract().static_size;
-        if (built_for_shapes) nst::detail::check_in_profile(options_.profile, height, width, count);
+        if (options_.device == Device::tensorrt) nst::detail::check_in_profile(options_.profile, height, width, count);
     }
 
     /// Styles a frame that is on the GPU to another there, both without gaps between their rows.
@@ -213,15 +217,25 @@ class Stylizer final : public PackedStylizer {
   private:
     using Shape4 = std::array<std::int64_t, 4>;  // N, H, W, C
 
+    static constexpr char tf32_switch[] = "NVIDIA_TF32_OVERRIDE";  // a variable of NVIDIA's libraries; 0 is never
     static constexpr int errors_only = ORT_LOGGING_LEVEL_ERROR;  // what it warns of is for its own developers
 
     Stylizer(const std::filesystem::path& path, Options options, EngineFile engine)
         : PackedStylizer(std::move(engine.contract), detail::backend_name(options.device)),
           options_(std::move(options)) {
+        if (const auto& size = contract().static_size) {
+            for (Shape* shape : {&options_.profile.min, &options_.profile.opt, &options_.profile.max}) {
+                (*shape)[1] = size->height;
+                (*shape)[2] = size->width;
+            }
+        }
         if (options_.threads < 0) {
             throw OptionError("threads is " + std::to_string(options_.threads) + ", expected 0 or more",
                               "0 takes every core");
         }
+        const char* const tf32 = std::getenv(tf32_switch);
+        const bool exact = contract().precision != "fp32" || (tf32 != nullptr && std::string(tf32) == "0");
+        if (options_.device == Device::tensorrt && !exact) throw ProviderPrecisionError(tf32_switch);
         guarded([&] { prepare(); });
         const detail::SessionOptions session_options = configure();
         try {
@@ -260,13 +274,14 @@ class Stylizer final : public PackedStylizer {
         try {
             // TensorRT first, CUDA for what it leaves over, the CPU for nothing if all is well.
             if (options_.device == Device::tensorrt) {
-                detail::append_tensorrt(ort_, session.get(), options_, !contract().static_size);
+                detail::append_tensorrt(ort_, session.get(), options_);
             }
             if (options_.device != Device::cpu) detail::append_cuda(ort_, session.get(), options_);
         } catch (const detail::Failure& failure) {
             const std::string reason = failure.reason.substr(0, failure.reason.find_last_not_of(". ") + 1);
-            throw BackendMissingError("This ONNX Runtime does not run on the GPU: " + reason,
-                                      "Use its GPU package with the CUDA libraries that it names");
+            const bool tensorrt = options_.device == Device::tensorrt;
+            throw ProviderUnavailableError(tensorrt ? "TensorrtExecutionProvider" : "CUDAExecutionProvider", reason,
+                                           "Use its package for GPUs, with the libraries that it needs");
         }
         return session;
     }

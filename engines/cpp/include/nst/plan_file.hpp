@@ -91,6 +91,15 @@ class Members {
     const json::Value& object_;
 };
 
+inline bool is_onnx(const std::string& bytes) {
+    try {
+        parse_metadata(bytes);
+        return !begins_as_plan(bytes);
+    } catch (const std::invalid_argument&) {
+        return false;
+    }
+}
+
 inline void check_profile(const Sidecar& sidecar) {
     const Profile& profile = sidecar.profile;
     for (std::size_t i = 0; i < profile.min.size(); ++i) {
@@ -139,13 +148,15 @@ inline Sidecar Sidecar::from_json(const std::string& text) {
 }
 
 /// A plan's bytes and its sidecar, which belong together.
-/// Throws EngineNotFoundError, EngineUnreadableError, SidecarMissingError, SidecarMalformedError, PlanMismatchError.
+/// Throws EngineNotFoundError, EngineUnreadableError, SidecarMissingError, SidecarMalformedError, PlanMismatchError,
+/// WrongKindOfEngineError.
 inline PlanFile read_plan(const std::filesystem::path& path) {
     std::error_code ignored;
     if (!std::filesystem::is_regular_file(path, ignored)) throw EngineNotFoundError(path);
     const std::filesystem::path beside = sidecar_path(path);
     PlanFile plan;
     plan.bytes = detail::read_file(path);
+    if (detail::is_onnx(plan.bytes)) throw WrongKindOfEngineError(path, "an ONNX model named as a plan", "Name it .onnx");
     if (!std::filesystem::is_regular_file(beside, ignored)) throw SidecarMissingError(path, beside);
     try {
         plan.sidecar = Sidecar::from_json(detail::read_file(beside));

@@ -1,9 +1,11 @@
 // The one interface that every vendor's Stylizer has: frames in host memory in, styled frames out.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -65,12 +67,15 @@ class Stylizer {
     /// Throws FrameError, PictureSizeError, BackendFailedError.
     void run(const ConstFrame& image, const Frame& styled) { run(&image, &styled, 1); }
 
-    /// Styles `count` frames of one size as one batch. Without a copy where they lie one behind the other without gaps.
+    /// Styles `count` frames of one size as one batch, or in turns where the engine takes fewer at once. Without a copy
+    /// where they lie one behind the other without gaps.
     void run(const ConstFrame* images, const Frame* styled, std::size_t count) {
-        if (count == 0) return;
         detail::check_batch(images, styled, count);
-        check_size(images[0].height, images[0].width, count);
-        style(images, styled, count);
+        for (std::size_t i = 0, turn = 0; i < count; i += turn) {
+            turn = std::min(count - i, max_batch());
+            check_size(images[i].height, images[i].width, turn);
+            style(images + i, styled + i, turn);
+        }
     }
 
     /// As `run`, but returns what it would throw.
@@ -80,6 +85,9 @@ class Stylizer {
     Status try_run(const ConstFrame* images, const Frame* styled, std::size_t count) noexcept {
         return attempt([&] { run(images, styled, count); });
     }
+
+    /// Frames that the engine takes at once.
+    virtual std::size_t max_batch() const noexcept { return std::numeric_limits<std::size_t>::max(); }
 
     /// Throws PictureSizeError where it does not take `count` frames of this size.
     virtual void check_size(int height, int width, [[maybe_unused]] std::size_t count = 1) const {

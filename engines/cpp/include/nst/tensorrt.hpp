@@ -3,11 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <utility>
 
@@ -25,10 +27,8 @@ namespace nst::tensorrt {
 
 #ifdef NST_TENSORRT_RTX
 inline constexpr char flavor[] = "rtx";
-inline constexpr char library_name[] = "TensorRT-RTX";
 #else
 inline constexpr char flavor[] = "tensorrt";
-inline constexpr char library_name[] = "TensorRT";
 #endif
 
 struct Options {
@@ -62,36 +62,63 @@ class Logger final : public nvinfer1::ILogger {
     std::string first_;
 };
 
-inline std::string version_here() {
-    return std::to_string(NV_TENSORRT_MAJOR) + "." + std::to_string(NV_TENSORRT_MINOR) + "." +
-           std::to_string(NV_TENSORRT_PATCH);
+using Version = std::array<int, 4>;  // 10.13.3.9
+
+/// Of the library that is loaded, which may be a later one than that of the headers.
+inline Version version_here() {
+    return {getInferLibMajorVersion(), getInferLibMinorVersion(), getInferLibPatchVersion(), getInferLibBuildVersion()};
 }
 
-inline std::string library_of(const Sidecar& sidecar) {
-    return (sidecar.flavor == "rtx" ? "TensorRT-RTX " : "TensorRT ") + sidecar.library_version;
-}
-
-/// "8.9"
-inline std::string compute_capability(int gpu) {
-    int major = 0, minor = 0;
-    nst::detail::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu));
-    nst::detail::check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, gpu));
-    return std::to_string(major) + "." + std::to_string(minor);
-}
-
-/// Throws PlanForeignError where the sidecar already says that this library or GPU cannot run the plan.
-inline void check_built_for_here(const std::filesystem::path& path, const Sidecar& sidecar, int gpu) {
-    const std::string here = std::string(library_name) + " " + version_here();
-    if (sidecar.flavor != flavor) throw PlanForeignError(path, library_of(sidecar), here);
-    if (sidecar.weights_stripped) {
-        throw EngineUnreadableError(path, "it was built without weights, which must be refitted first");
+/// What is no number counts as 0.
+inline Version parse_version(const std::string& text) {
+    Version version{};
+    std::istringstream parts(text.substr(0, text.find('+')));
+    std::string part;
+    for (std::size_t i = 0; i < version.size() && std::getline(parts, part, '.'); ++i) {
+        const bool digits = !part.empty() && part.size() < 9 && part.find_first_not_of("0123456789") == std::string::npos;
+        version[i] = digits ? std::stoi(part) : 0;
     }
-    const auto& able = sidecar.compute_capabilities;
-    const std::string capability = compute_capability(gpu);
-    if (able.empty() || std::find(able.begin(), able.end(), capability) != able.end()) return;
-    std::string listed;
-    for (const std::string& each : able) listed += (listed.empty() ? "" : ", ") + each;
-    throw PlanForeignError(path, "GPUs of compute capability " + listed, "one of " + capability);
+    return version;
+}
+
+inline std::string to_text(const Version& version) {
+    std::string text;
+    for (const int part : version) text += (text.empty() ? "" : ".") + std::to_string(part);
+    return text;
+}
+
+inline std::string library_name(const std::string& of) { return of == "rtx" ? "TensorRT-RTX" : "TensorRT"; }
+
+/// Throws PlanElsewhereError where the library that is loaded cannot load the plan.
+inline void check_library(const std::filesystem::path& path, const Sidecar& sidecar) {
+    const Version built = parse_version(sidecar.library_version), here = version_here();
+    // A portable plan is taken by later versions of the same major one; any other only by the very same.
+    const bool taken = built == here || (sidecar.portable && built[0] == here[0] && built <= here);
+    if (sidecar.flavor == flavor && taken) return;
+    throw PlanElsewhereError(path, library_name(sidecar.flavor) + " " + sidecar.library_version,
+                             library_name(flavor) + " " + to_text(here), flavor);
+}
+
+/// Throws PlanElsewhereError where the plan was not built for this GPU.
+inline void check_gpu(const std::filesystem::path& path, const Sidecar& sidecar, int gpu) {
+    constexpr int portable_from = 8;  // compute capability from which on hardware-compatible plans run
+    cudaDeviceProp properties{};
+    nst::detail::check(cudaGetDeviceProperties(&properties, gpu));
+    const std::string capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
+    const std::string name = properties.name, here = name + " (compute capability " + capability + ")";
+    const auto refuse = [&](const std::string& built_for) {
+        throw PlanElsewhereError(path, built_for, here, sidecar.flavor);
+    };
+    const auto& known = sidecar.compute_capabilities;
+    if (!known.empty() && std::find(known.begin(), known.end(), capability) == known.end()) {
+        std::string listed;
+        for (const std::string& each : known) listed += (listed.empty() ? "" : ", ") + each;
+        refuse("GPUs of compute capability " + listed + (sidecar.gpu_name.empty() ? "" : " on " + sidecar.gpu_name));
+    }
+    if (sidecar.portable && properties.major < portable_from) refuse("GPUs of compute capability 8.0 and later");
+    // TensorRT times its kernels on the GPU that builds; RTX compiles them where it runs.
+    const bool tied = sidecar.flavor == "tensorrt" && !sidecar.portable && !sidecar.gpu_name.empty();
+    if (tied && sidecar.gpu_name != name) refuse(sidecar.gpu_name);
 }
 
 }  // namespace detail
@@ -100,8 +127,8 @@ inline void check_built_for_here(const std::filesystem::path& path, const Sideca
 class Stylizer final : public nst::Stylizer {
   public:
     /// Opens a plan, whose NAME.plan.json lies beside it.
-    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, SidecarMissingError, SidecarMalformedError,
-    /// PlanMismatchError, PlanForeignError, BackendMissingError.
+    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError, SidecarMissingError,
+    /// SidecarMalformedError, PlanMismatchError, PlanElsewhereError, PlanWeightsMissingError, GpuUnavailableError.
     explicit Stylizer(const std::filesystem::path& path, const Options& options = {})
         : Stylizer(path, options, read_plan(path)) {}
 
@@ -118,6 +145,8 @@ class Stylizer final : public nst::Stylizer {
         cudaSetDevice(before);
     }
 
+    std::size_t max_batch() const noexcept override { return static_cast<std::size_t>(profile_.max[0]); }
+
     void check_size(int height, int width, std::size_t count = 1) const override {
         nst::Stylizer::check_size(height, width, count);
         nst::detail::check_in_profile(profile_, height, width, count);
@@ -128,17 +157,19 @@ class Stylizer final : public nst::Stylizer {
     /// Throws FrameError, PictureSizeError, BackendFailedError.
     void run_device(const ConstDeviceFrame& image, const DeviceFrame& styled) { run_device(&image, &styled, 1); }
 
-    /// Styles `count` frames of one size as one batch.
+    /// Styles `count` frames of one size as one batch, or in turns where the plan takes fewer at once.
     void run_device(const ConstDeviceFrame* images, const DeviceFrame* styled, std::size_t count) {
-        if (count == 0) return;
         nst::detail::check_batch(images, styled, count);
         for (std::size_t i = 0; i < count; ++i) {
             if (images[i].stride < 0 || styled[i].stride < 0) {
                 throw FrameError("A device frame has a negative stride", "CUDA copies rows from top to bottom");
             }
         }
-        check_size(images[0].height, images[0].width, count);
-        guarded([&] { style_device(images, styled, count); });
+        for (std::size_t i = 0, turn = 0; i < count; i += turn) {
+            turn = std::min(count - i, max_batch());
+            check_size(images[i].height, images[i].width, turn);
+            guarded([&] { style_device(images + i, styled + i, turn); });
+        }
     }
 
     Status try_run_device(const ConstDeviceFrame& image, const DeviceFrame& styled) noexcept {
@@ -183,28 +214,23 @@ class Stylizer final : public nst::Stylizer {
           profile_(plan.sidecar.profile) {
         try {
             const nst::detail::CurrentDevice current(gpu_);
-            detail::check_built_for_here(path, plan.sidecar, gpu_);
+            detail::check_library(path, plan.sidecar);
+            detail::check_gpu(path, plan.sidecar, gpu_);
+            if (plan.sidecar.weights_stripped) {
+                throw PlanWeightsMissingError(path, "this program", "only Python's runtime refits plans");
+            }
             stream_.emplace(options.stream);
             device_.emplace();
             deserialize(path, plan);
         } catch (const nst::detail::CudaFailure& failure) {
-            throw BackendMissingError("CUDA has no GPU " + std::to_string(gpu_) + " for this program: " + failure.reason,
-                                      "Check the driver with nvidia-smi");
+            throw GpuUnavailableError(failure.reason);
         }
     }
 
     void deserialize(const std::filesystem::path& path, const PlanFile& plan) {
         runtime_.reset(nvinfer1::createInferRuntime(logger_));
         if (runtime_) engine_.reset(runtime_->deserializeCudaEngine(plan.bytes.data(), plan.bytes.size()));
-        if (!engine_) {
-            const std::string reason = logger_.take("it is damaged or not a plan");
-            const std::string version = plan.sidecar.library_version, here = detail::version_here();
-            if (!plan.sidecar.portable && version.compare(0, here.size(), here) != 0) {
-                throw PlanForeignError(path, detail::library_of(plan.sidecar),
-                                       std::string(library_name) + " " + here + " (" + reason + ")");
-            }
-            throw EngineUnreadableError(path, reason);
-        }
+        if (!engine_) throw EngineUnreadableError(path, logger_.take("it is damaged or no plan"));
         check_tensors(path);
         context_.reset(engine_->createExecutionContext());
         if (!context_) throw BackendFailedError(backend(), logger_.take("no execution context"));
