@@ -220,6 +220,12 @@ def test_a_cpu_build_of_onnx_runtime_has_no_gpu(
     assert "not enabled in this build" in opened(built, "ort-tensorrt", engines["ort"])
 
 
+def test_further_providers_of_onnx_runtime(built: Built, engines: dict[str, Path]) -> None:
+    assert opened(built, "ort-configured", engines["ort"]) == "onnxruntime-cpu"
+    said = opened(built, "ort-misconfigured", engines["ort"])
+    assert said.startswith("ONNX Runtime's additional provider cannot be used: ")
+
+
 @pytest.mark.parametrize("vendor", ["openvino", "ort"])
 def test_a_plan_where_an_onnx_engine_is_needed(built: Built, tmp_path: Path, vendor: str) -> None:
     plan, named = write_plan(tmp_path / "a.plan"), tmp_path / "a.onnx"

@@ -144,6 +144,16 @@ std::unique_ptr<nst::Stylizer> open(const std::string& vendor, const std::string
     options.device = vendor == "ort-cuda"       ? nst::ort::Device::cuda
                      : vendor == "ort-tensorrt" ? nst::ort::Device::tensorrt
                                                 : nst::ort::Device::cpu;
+    if (vendor == "ort-configured") {
+        options.configure = [](const OrtApi& ort, OrtSessionOptions* session) {
+            return ort.SetIntraOpNumThreads(session, 2);
+        };
+    } else if (vendor == "ort-misconfigured") {
+        options.configure = [](const OrtApi& ort, OrtSessionOptions*) {
+            OrtCUDAProviderOptionsV2* cuda = nullptr;
+            return ort.CreateCUDAProviderOptions(&cuda);  // fails: the library is built without it
+        };
+    }
     return std::make_unique<nst::ort::Stylizer>(engine, options);
 }
 

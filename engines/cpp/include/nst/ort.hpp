@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -35,6 +36,8 @@ struct Options {
     // shapes that it builds for (those of nst-export's plans; of a static engine its own size).
     std::filesystem::path cache_folder;
     Profile profile = {{1, 8, 8}, {1, 512, 512}, {1, 2160, 3840}};
+    // Puts further providers (DirectML, CoreML, a plug-in) before the CPU; what it returns is checked.
+    std::function<OrtStatus*(const OrtApi&, OrtSessionOptions*)> configure;
 };
 
 namespace detail {
@@ -277,10 +280,13 @@ class Stylizer final : public PackedStylizer {
                 detail::append_tensorrt(ort_, session.get(), options_);
             }
             if (options_.device != Device::cpu) detail::append_cuda(ort_, session.get(), options_);
+            if (options_.configure) check(options_.configure(ort_, session.get()));
         } catch (const detail::Failure& failure) {
             const std::string reason = failure.reason.substr(0, failure.reason.find_last_not_of(". ") + 1);
-            const bool tensorrt = options_.device == Device::tensorrt;
-            throw ProviderUnavailableError(tensorrt ? "TensorrtExecutionProvider" : "CUDAExecutionProvider", reason,
+            const char* const name = options_.device == Device::tensorrt ? "TensorrtExecutionProvider"
+                                     : options_.device == Device::cuda   ? "CUDAExecutionProvider"
+                                                                         : "additional provider";
+            throw ProviderUnavailableError(name, reason,
                                            "Use its package for GPUs, with the libraries that it needs");
         }
         return session;
