@@ -26,7 +26,9 @@ class Built:
     stream: Path
     driver: Path
 
-    def run(self, program: Path, *arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, program: Path, *arguments: str | Path, stdin: str | bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
             [program, *map(str, arguments)],
@@ -53,7 +55,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     if reason is not None:
         pytest.skip(f"C++ cannot be built here: {reason}")
     work = tmp_path_factory.mktemp("cpp")
-    vendors = (f"-DOpenVINO_DIR={build.openvino_dir()}", f"-DONNXRuntime_ROOT={build.make_ort_root(work / 'ort')}")
+    vendors = (
+        f"-DOpenVINO_DIR={build.openvino_dir()}",
+        f"-DONNXRuntime_ROOT={build.make_ort_root(work / 'ort')}",
+        "-DCMAKE_DISABLE_FIND_PACKAGE_TensorRT=ON",  # the same on a machine that has it
+    )
     prefix, programs, driver = work / "prefix", work / "programs", work / "driver"
     build.cmake("-S", build.SOURCE, "-B", work / "headers", "-G", "Ninja", "-DNST_PROGRAMS=OFF", *vendors)
     build.cmake("--install", work / "headers", "--prefix", prefix)

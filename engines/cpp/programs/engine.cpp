@@ -78,7 +78,8 @@ std::string choose_device(const Request& request) {
 std::vector<Option> engine_options() {
     return {
         {"--engine", "FILE", "an engine made by nst-export: .onnx, or .plan with its .plan.json (required)"},
-        {"--device", "NAME", "auto, openvino, cpu or cuda (ONNX Runtime), tensorrt (default: auto, the fastest built in)"},
+        {"--device", "NAME",
+         "auto, openvino, cpu or cuda (ONNX Runtime), tensorrt (default: auto, the fastest built in)"},
         {"--precision", "bf16", "compute in less than the engine's precision, on OpenVINO where the CPU has it"},
         {"--threads", "N", "CPU threads (default: every core)"},
     };

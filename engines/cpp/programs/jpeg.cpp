@@ -73,7 +73,8 @@ int orientation_of(const jpeg_decompress_struct& codec) {
 bool read_header(jpeg_decompress_struct& codec, ErrorHandler& errors, const std::string& bytes) {
     if (setjmp(errors.back) != 0) return false;
     jpeg_create_decompress(&codec);
-    jpeg_mem_src(&codec, reinterpret_cast<const unsigned char*>(bytes.data()), static_cast<unsigned long>(bytes.size()));
+    jpeg_mem_src(&codec, reinterpret_cast<const unsigned char*>(bytes.data()),
+                 static_cast<unsigned long>(bytes.size()));
     jpeg_save_markers(&codec, JPEG_APP0 + 1, 0xFFFF);
     jpeg_read_header(&codec, TRUE);
     return true;
@@ -102,10 +103,12 @@ bool write_pixels(jpeg_compress_struct& codec, ErrorHandler& errors, const Pictu
     codec.in_color_space = JCS_RGB;
     jpeg_set_defaults(&codec);
     jpeg_set_quality(&codec, quality, TRUE);
-    codec.comp_info[0].h_samp_factor = codec.comp_info[0].v_samp_factor = 1;  // 4:4:4: brush strokes are fine in colour, too
+    codec.comp_info[0].h_samp_factor = codec.comp_info[0].v_samp_factor =
+        1;  // 4:4:4: brush strokes are fine in colour, too
     jpeg_start_compress(&codec, TRUE);
     while (codec.next_scanline < codec.image_height) {
-        JSAMPROW row = const_cast<JSAMPROW>(picture.rgb.data()) + std::size_t{3} * codec.image_width * codec.next_scanline;
+        JSAMPROW row =
+            const_cast<JSAMPROW>(picture.rgb.data()) + std::size_t{3} * codec.image_width * codec.next_scanline;
         jpeg_write_scanlines(&codec, &row, 1);
     }
     jpeg_finish_compress(&codec);
@@ -152,7 +155,8 @@ std::string encode_jpeg(const Picture& picture) {
 
 Picture upright(Picture picture, int orientation) {
     if (orientation == 1) return picture;
-    const bool transposed = orientation >= 5, mirrored = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    const bool transposed = orientation >= 5,
+               mirrored = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
     const bool flipped = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
     Picture turned;
     allocate(turned, transposed ? picture.width : picture.height, transposed ? picture.height : picture.width);

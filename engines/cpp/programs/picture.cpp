@@ -27,7 +27,9 @@ Error unwritable(const fs::path& path, const std::string& reason) {
             "Choose a place with --out that exists and that you may write to"};
 }
 
-bool starts_with(const std::string& bytes, const std::string& magic) { return bytes.compare(0, magic.size(), magic) == 0; }
+bool starts_with(const std::string& bytes, const std::string& magic) {
+    return bytes.compare(0, magic.size(), magic) == 0;
+}
 
 Picture decode(const std::string& bytes) {
     if (starts_with(bytes, "P5") || starts_with(bytes, "P6")) return decode_pnm(bytes);
@@ -64,7 +66,8 @@ std::vector<std::string> known_suffixes() {
         ".png",
 #endif
 #ifdef NST_WITH_JPEG
-        ".jpg", ".jpeg",
+        ".jpg",
+        ".jpeg",
 #endif
     };
 }
@@ -74,7 +77,8 @@ class PartialFile {
   public:
     explicit PartialFile(const fs::path& target) {
         path_ = target;
-        path_.replace_filename("." + to_text(target.filename()) + "." + std::to_string(std::random_device()()) + ".part");
+        path_.replace_filename("." + to_text(target.filename()) + "." + std::to_string(std::random_device()()) +
+                               ".part");
     }
     ~PartialFile() {
         std::error_code ignored;
@@ -107,9 +111,10 @@ Picture load_picture(const fs::path& path) {
     } catch (const CodecError& error) {
         throw unreadable(path, error.what());
     } catch (const TooManyPixels&) {
-        throw Error(Code::unforeseen,
-                    to_text(path) + " claims more than " + std::to_string(max_pixels) + " pixels, as decompression bombs do",
-                    "If it is genuine, reduce it with another program first");
+        throw Error(
+            Code::unforeseen,
+            to_text(path) + " claims more than " + std::to_string(max_pixels) + " pixels, as decompression bombs do",
+            "If it is genuine, reduce it with another program first");
     }
 }
 
@@ -121,7 +126,8 @@ void check_suffix(const fs::path& path) {
         known += (known.empty() ? "" : " ") + each;
     }
     const std::string given = suffix.empty() ? "without a suffix" : "with suffix '" + suffix + "'";
-    throw UsageError("Cannot write " + to_text(path) + ": no picture format " + given + " is in this build, use one of " + known);
+    throw UsageError("Cannot write " + to_text(path) + ": no picture format " + given +
+                     " is in this build, use one of " + known);
 }
 
 void save_picture(const fs::path& path, const Picture& picture, bool overwrite) {

@@ -22,7 +22,8 @@ constexpr std::size_t rgba = 4;  // bytes a pixel
 
 Picture decode_png(const std::string& bytes) {
     Handle png;
-    if (png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()) == 0) throw CodecError(png.image.message);
+    if (png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()) == 0)
+        throw CodecError(png.image.message);
     png.image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;  // 16 bits are more of the same, not linear light
     const bool alpha = (png.image.format & PNG_FORMAT_FLAG_ALPHA) != 0;
     Picture picture;

@@ -47,7 +47,8 @@ Picture decode_pnm(const std::string& bytes) {
     const bool color = bytes[1] == '6';
     Header header(bytes);
     const long long width = header.number(), height = header.number(), most = header.number();
-    if (most < 1 || most > 65535) throw CodecError("its largest value is " + std::to_string(most) + ", expected 1..65535");
+    if (most < 1 || most > 65535)
+        throw CodecError("its largest value is " + std::to_string(most) + ", expected 1..65535");
     Picture picture;
     allocate(picture, height, width);
     const std::size_t each = most > 255 ? 2 : 1, values = picture.rgb.size() / (color ? 1 : 3);

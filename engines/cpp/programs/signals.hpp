@@ -29,8 +29,8 @@ inline bool is_terminal(std::FILE* stream) { return _isatty(_fileno(stream)) != 
 
 #else
 
-/// Calls `action(number)` on a thread of its own when SIGINT or SIGTERM arrives. Call it before any other thread starts:
-/// they inherit that both are blocked.
+/// Calls `action(number)` on a thread of its own when SIGINT or SIGTERM arrives. Call it before any other thread
+/// starts: they inherit that both are blocked.
 template <class Action>
 void on_signal(Action action) {
     sigset_t set;

@@ -22,8 +22,8 @@ namespace programs {
 namespace {
 
 constexpr char name[] = "stream";
-constexpr int max_side = 1 << 15;          // px
-constexpr int buffers = 3;                 // of each kind: one is filled, one waits, one is emptied
+constexpr int max_side = 1 << 15;                   // px
+constexpr int buffers = 3;                          // of each kind: one is filled, one waits, one is emptied
 constexpr auto patience = std::chrono::seconds(2);  // for the frame that is being written when a signal arrives
 
 using Buffer = std::vector<std::uint8_t>;
@@ -88,8 +88,8 @@ class Pipeline {
                 fail("Cannot read the input: " + std::generic_category().message(errno) + ". Check what it comes from");
             } else if (got > 0) {
                 fail("The input ends " + std::to_string(got) + " bytes into frame " + std::to_string(read_ + 1) +
-                     ", expected frames of " + std::to_string(image->size()) + " bytes. Check that it is rgb24 and --size its " +
-                     "height and width");
+                     ", expected frames of " + std::to_string(image->size()) +
+                     " bytes. Check that it is rgb24 and --size its " + "height and width");
             } else if (read_ == 0) {
                 fail("No frame arrived on stdin. Check the program that should send it");
             }
@@ -122,9 +122,10 @@ class Pipeline {
             end_writing(whole);
             if (!whole) {
                 const std::string frames = std::to_string(written_) + (written_ == 1 ? " frame" : " frames");
-                fail(error == EPIPE ? "The reader of the output has left after " + frames + ". Check that program's messages"
-                                    : "Cannot write the output: " + std::generic_category().message(error) +
-                                          ". Check the place that it goes to");
+                fail(error == EPIPE
+                         ? "The reader of the output has left after " + frames + ". Check that program's messages"
+                         : "Cannot write the output: " + std::generic_category().message(error) +
+                               ". Check the place that it goes to");
                 return;
             }
             free_styled_.push(std::move(*styled));
@@ -208,8 +209,9 @@ int stream_frames(const Arguments& arguments) {
         end_process(failed);
     }
     if (arguments.has("--verbose")) {
-        std::fprintf(stderr, "%s: %lld frames of %dx%d px (width x height) in %.2f s, %.2f frames/s, on %s\n", name, frames,
-                     size.width, size.height, seconds, static_cast<double>(frames) / seconds, stylizer->backend().c_str());
+        std::fprintf(stderr, "%s: %lld frames of %dx%d px (width x height) in %.2f s, %.2f frames/s, on %s\n", name,
+                     frames, size.width, size.height, seconds, static_cast<double>(frames) / seconds,
+                     stylizer->backend().c_str());
     }
     return done;
 }
@@ -221,8 +223,9 @@ int run(const std::vector<std::string>& given) {
     options.push_back({"--help", "", "show this and exit"});
     const Arguments arguments(given, options);
     if (arguments.has("--help")) {
-        const std::string text = help("ffmpeg ... | stream --engine FILE --size HxW [options] | ffmpeg ...",
-                                      "Styles raw frames (rgb24: 3 bytes a pixel, no gaps) from stdin to stdout.", options);
+        const std::string text =
+            help("ffmpeg ... | stream --engine FILE --size HxW [options] | ffmpeg ...",
+                 "Styles raw frames (rgb24: 3 bytes a pixel, no gaps) from stdin to stdout.", options);
         std::fputs(text.c_str(), stdout);
         return done;
     }

@@ -24,7 +24,8 @@ void check_target(const fs::path& target, bool overwrite) {
     check_suffix(target);
     std::error_code ignored;
     if (!overwrite && fs::exists(target, ignored)) {
-        throw UsageError(nst::to_text(target) + " exists already: replace it with --overwrite, or choose another --out");
+        throw UsageError(nst::to_text(target) +
+                         " exists already: replace it with --overwrite, or choose another --out");
     }
 }
 

@@ -25,7 +25,8 @@ Bytes read_bytes(const std::string& path) {
 }
 
 void write_bytes(const std::string& path, const Bytes& bytes) {
-    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<long>(bytes.size()));
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<long>(bytes.size()));
 }
 
 void expect(bool truth, const char* what) {
@@ -74,9 +75,11 @@ int style_on_host(nst::Stylizer& stylizer, const Job& job) {
     expect(image.size() == job.in_bytes(), "the input has another size");
     const bool in_place = job.mode == "in_place";
     auto in = frames_in<nst::ConstFrame>(image.data(), job.count, job.height, job.width, job.in_stride);
-    auto out = frames_in<nst::Frame>(in_place ? image.data() : styled.data(), job.count, job.height, job.width, job.out_stride);
+    auto out = frames_in<nst::Frame>(in_place ? image.data() : styled.data(), job.count, job.height, job.width,
+                                     job.out_stride);
     const auto count = static_cast<std::size_t>(job.count);
-    const nst::Status status = count == 1 ? stylizer.try_run(in[0], out[0]) : stylizer.try_run(in.data(), out.data(), count);
+    const nst::Status status =
+        count == 1 ? stylizer.try_run(in[0], out[0]) : stylizer.try_run(in.data(), out.data(), count);
     report(status, [&] { stylizer.run(in.data(), out.data(), count); });
     write_bytes(job.out, in_place ? image : styled);
     return 0;
@@ -161,7 +164,8 @@ std::unique_ptr<nst::Stylizer> open(const std::string& vendor, const std::string
 int share(nst::Stylizer& stylizer, int height, int width) {
     const auto make = [&](int seed) {
         Bytes image(static_cast<std::size_t>(height * width * 3));
-        for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<std::uint8_t>((i * 37 + i / 11) * static_cast<std::size_t>(seed + 1));
+        for (std::size_t i = 0; i < image.size(); ++i)
+            image[i] = static_cast<std::uint8_t>((i * 37 + i / 11) * static_cast<std::size_t>(seed + 1));
         return image;
     };
     const auto styled = [&](int seed) {
@@ -268,8 +272,14 @@ int run(const std::vector<std::string>& words) {
         return 0;
     }
     if (command == "share") return share(*open(vendor, engine, 1), std::stoi(words.at(3)), std::stoi(words.at(4)));
-    Job job{words.at(3), words.at(4), words.at(5), std::stoi(words.at(6)), std::stoi(words.at(7)), std::stoi(words.at(8)),
-            std::stol(words.at(9)), std::stol(words.at(10))};
+    Job job{words.at(3),
+            words.at(4),
+            words.at(5),
+            std::stoi(words.at(6)),
+            std::stoi(words.at(7)),
+            std::stoi(words.at(8)),
+            std::stol(words.at(9)),
+            std::stol(words.at(10))};
     if (job.mode.compare(0, 6, "device") == 0) return style_on_device(engine, job);
     return style_on_host(*open(vendor, engine, 1), job);
 }

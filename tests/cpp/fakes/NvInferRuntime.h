@@ -46,7 +46,8 @@ class IExecutionContext {
         return false;
     }
     bool setTensorAddress(const char* name, void* address) noexcept {
-        if (reinterpret_cast<std::uintptr_t>(address) % 256 != 0) fake::misuse("an address that is not a multiple of 256");
+        if (reinterpret_cast<std::uintptr_t>(address) % 256 != 0)
+            fake::misuse("an address that is not a multiple of 256");
         (std::string(name) == "image" ? in_ : out_) = static_cast<std::uint8_t*>(address);
         return true;
     }

@@ -71,7 +71,8 @@ inline void expect_device(const void* memory, std::size_t bytes) {
 inline void expect_pinned(const void* memory, std::size_t bytes) {
     Machine& machine = Machine::get();
     const std::lock_guard<std::mutex> lock(machine.mutex);
-    if (!within(machine.pinned_memory, memory, bytes)) misuse("an asynchronous copy to or from memory that is not pinned");
+    if (!within(machine.pinned_memory, memory, bytes))
+        misuse("an asynchronous copy to or from memory that is not pinned");
 }
 
 inline void protect_device_memory(int protection) {
@@ -96,7 +97,9 @@ inline cudaError_t cudaSetDevice(int device) {
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorMemoryAllocation ? "out of memory" : error == cudaSuccess ? "no error" : "invalid device ordinal";
+    return error == cudaErrorMemoryAllocation ? "out of memory"
+           : error == cudaSuccess             ? "no error"
+                                              : "invalid device ordinal";
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     if (device >= fake::Machine::get().devices) return cudaErrorInvalidDevice;
@@ -170,7 +173,8 @@ inline void fake_queue(cudaStream_t stream, std::function<void()> work) {
     stream->queue.push_back(std::move(work));
 }
 
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                                   cudaStream_t stream) {
     kind == cudaMemcpyHostToDevice ? fake::expect_device(to, bytes) : fake::expect_pinned(to, bytes);
     kind == cudaMemcpyHostToDevice ? fake::expect_pinned(from, bytes) : fake::expect_device(from, bytes);
     fake_queue(stream, [=] { std::memcpy(to, from, bytes); });
@@ -178,7 +182,8 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                                      std::size_t width, std::size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
-    if (kind != cudaMemcpyDeviceToDevice || width > to_pitch || width > from_pitch) fake::misuse("a wrong copy of rows");
+    if (kind != cudaMemcpyDeviceToDevice || width > to_pitch || width > from_pitch)
+        fake::misuse("a wrong copy of rows");
     fake::expect_device(to, to_pitch * (height - 1) + width);
     fake::expect_device(from, from_pitch * (height - 1) + width);
     fake_queue(stream, [=] {

@@ -1,6 +1,6 @@
-// The part of ONNX Runtime's C API that nst/ort.hpp uses, for machines that have its library but not its headers: Python's
-// wheels. The library promises that entries of OrtApi keep their places for ever, so each stands where the real header
-// has it, and what is not used is a gap.
+// The part of ONNX Runtime's C API that nst/ort.hpp uses, for machines that have its library but not its headers:
+// Python's wheels. The library promises that entries of OrtApi keep their places for ever, so each stands where the
+// real header has it, and what is not used is a gap.
 #pragma once
 
 #include <cstddef>
@@ -33,10 +33,10 @@ struct OrtApi {
     const char* (*GetErrorMessage)(const OrtStatus*) noexcept;
     OrtStatus* (*CreateEnv)(OrtLoggingLevel, const char*, OrtEnv**) noexcept;
     void* gap_4[4];
-    OrtStatus* (*CreateSessionFromArray)(const OrtEnv*, const void*,
-        size_t, const OrtSessionOptions*, OrtSession**) noexcept;
-    OrtStatus* (*Run)(OrtSession*, const OrtRunOptions*, const char* const*, const OrtValue* const*,
-        size_t, const char* const*, size_t, OrtValue**) noexcept;
+    OrtStatus* (*CreateSessionFromArray)(const OrtEnv*, const void*, size_t, const OrtSessionOptions*,
+                                         OrtSession**) noexcept;
+    OrtStatus* (*Run)(OrtSession*, const OrtRunOptions*, const char* const*, const OrtValue* const*, size_t,
+                      const char* const*, size_t, OrtValue**) noexcept;
     OrtStatus* (*CreateSessionOptions)(OrtSessionOptions**) noexcept;
     void* gap_11[6];
     OrtStatus* (*DisableMemPattern)(OrtSessionOptions*) noexcept;
@@ -58,8 +58,8 @@ struct OrtApi {
     void* gap_40[1];
     OrtStatus* (*RunOptionsSetRunLogSeverityLevel)(OrtRunOptions*, int) noexcept;
     void* gap_42[7];
-    OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void*, size_t,
-        const int64_t*, size_t, ONNXTensorElementDataType, OrtValue**) noexcept;
+    OrtStatus* (*CreateTensorWithDataAsOrtValue)(const OrtMemoryInfo*, void*, size_t, const int64_t*, size_t,
+                                                 ONNXTensorElementDataType, OrtValue**) noexcept;
     void* gap_50[5];
     OrtStatus* (*CastTypeInfoToTensorInfo)(const OrtTypeInfo*, const OrtTensorTypeAndShapeInfo**) noexcept;
     void* gap_56[4];
@@ -91,18 +91,18 @@ struct OrtApi {
     OrtStatus* (*AddRunConfigEntry)(OrtRunOptions*, const char*, const char*) noexcept;
     void* gap_166[4];
     OrtStatus* (*SessionOptionsAppendExecutionProvider_TensorRT_V2)(OrtSessionOptions*,
-        const OrtTensorRTProviderOptionsV2*) noexcept;
+                                                                    const OrtTensorRTProviderOptionsV2*) noexcept;
     OrtStatus* (*CreateTensorRTProviderOptions)(OrtTensorRTProviderOptionsV2**) noexcept;
-    OrtStatus* (*UpdateTensorRTProviderOptions)(OrtTensorRTProviderOptionsV2*, const char* const*,
-        const char* const*, size_t) noexcept;
+    OrtStatus* (*UpdateTensorRTProviderOptions)(OrtTensorRTProviderOptionsV2*, const char* const*, const char* const*,
+                                                size_t) noexcept;
     void* gap_173[1];
     void (*ReleaseTensorRTProviderOptions)(OrtTensorRTProviderOptionsV2*);
     void* gap_175[29];
     OrtStatus* (*SessionOptionsAppendExecutionProvider_CUDA_V2)(OrtSessionOptions*,
-        const OrtCUDAProviderOptionsV2*) noexcept;
+                                                                const OrtCUDAProviderOptionsV2*) noexcept;
     OrtStatus* (*CreateCUDAProviderOptions)(OrtCUDAProviderOptionsV2**) noexcept;
-    OrtStatus* (*UpdateCUDAProviderOptions)(OrtCUDAProviderOptionsV2*, const char* const*,
-        const char* const*, size_t) noexcept;
+    OrtStatus* (*UpdateCUDAProviderOptions)(OrtCUDAProviderOptionsV2*, const char* const*, const char* const*,
+                                            size_t) noexcept;
     void* gap_207[1];
     void (*ReleaseCUDAProviderOptions)(OrtCUDAProviderOptionsV2*);
     void* gap_209[52];

@@ -171,8 +171,8 @@ inline EngineFile read_engine(const std::filesystem::path& path) {
     } catch (const ContractError& error) {
         throw NotAnEngineError(path, error.what());
     } catch (const std::invalid_argument&) {
-        throw EngineUnreadableError(
-            path, engine.bytes.empty() ? "the file is empty" : "it is damaged or not an ONNX model");
+        throw EngineUnreadableError(path,
+                                    engine.bytes.empty() ? "the file is empty" : "it is damaged or not an ONNX model");
     }
     return engine;
 }

@@ -37,7 +37,8 @@ struct BasicFrame {
 
     /// A frame that may be written to is also one that may be read.
     template <class Other, class = std::enable_if_t<std::is_same_v<const Other, Byte>>>
-    BasicFrame(const BasicFrame<Other, memory>& other) : BasicFrame(other.data, other.height, other.width, other.stride) {}
+    BasicFrame(const BasicFrame<Other, memory>& other)
+        : BasicFrame(other.data, other.height, other.width, other.stride) {}
 
     Byte* row(int y) const { return data + y * stride; }
     std::size_t row_bytes() const { return std::size_t{channels} * static_cast<std::size_t>(width); }

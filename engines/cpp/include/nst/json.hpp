@@ -18,10 +18,10 @@ struct Value {
     Kind kind = Kind::null;
     bool boolean = false;
     double number = 0;
-    bool whole = false;              // a number written without fraction and exponent
-    std::string text;                // of a string, UTF-8
-    std::vector<std::string> keys;   // of an object, in its order
-    std::vector<Value> items;        // of an array, or the values that belong to `keys`
+    bool whole = false;             // a number written without fraction and exponent
+    std::string text;               // of a string, UTF-8
+    std::vector<std::string> keys;  // of an object, in its order
+    std::vector<Value> items;       // of an array, or the values that belong to `keys`
 
     /// The value of a key, the last where it is repeated; null where there is none.
     const Value* find(const std::string& key) const {

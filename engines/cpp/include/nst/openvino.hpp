@@ -89,7 +89,7 @@ class Stylizer final : public PackedStylizer {
     void infer(const std::uint8_t* images, std::uint8_t* styled, std::size_t count, int height, int width) override {
         const ov::Shape shape = {count, static_cast<std::size_t>(height), static_cast<std::size_t>(width), channels};
         try {
-            // A request costs some microseconds, and one per run needs no lock. The tensors are views: nothing is copied.
+            // A request costs some microseconds, and one per run needs no lock. The tensors are views, not copies.
             ov::InferRequest request = compiled_.create_infer_request();
             request.set_input_tensor(ov::Tensor(ov::element::u8, shape, const_cast<std::uint8_t*>(images)));
             request.set_output_tensor(ov::Tensor(ov::element::u8, shape, styled));

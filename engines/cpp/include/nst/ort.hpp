@@ -54,7 +54,7 @@ inline const OrtApi& api() {
 }
 
 /// Owns what the C API hands out; `Release` is the member of OrtApi that takes it back.
-template <class Object, void(ORT_API_CALL* OrtApi::*Release)(Object*)>
+template <class Object, void (ORT_API_CALL* OrtApi::*Release)(Object*)>
 class Owned {
   public:
     explicit Owned(const OrtApi& ort) : ort_(&ort) {}
@@ -96,7 +96,9 @@ inline void check(const OrtApi& ort, OrtStatus* status) {
 }
 
 inline std::string backend_name(Device device) {
-    return device == Device::cpu ? "onnxruntime-cpu" : device == Device::cuda ? "onnxruntime-cuda" : "onnxruntime-tensorrt";
+    return device == Device::cpu    ? "onnxruntime-cpu"
+           : device == Device::cuda ? "onnxruntime-cuda"
+                                    : "onnxruntime-tensorrt";
 }
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
@@ -161,8 +163,8 @@ inline void append_tensorrt(const OrtApi& ort, OrtSessionOptions* session, const
 class Stylizer final : public PackedStylizer {
   public:
     /// Opens an ONNX engine.
-    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError, BackendMissingError,
-    /// ProviderUnavailableError, ProviderPrecisionError, OptionError.
+    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError,
+    /// BackendMissingError, ProviderUnavailableError, ProviderPrecisionError, OptionError.
     explicit Stylizer(const std::filesystem::path& path, const Options& options = {})
         : Stylizer(path, options, read_engine(path)) {}
 
@@ -221,7 +223,7 @@ class Stylizer final : public PackedStylizer {
     using Shape4 = std::array<std::int64_t, 4>;  // N, H, W, C
 
     static constexpr char tf32_switch[] = "NVIDIA_TF32_OVERRIDE";  // a variable of NVIDIA's libraries; 0 is never
-    static constexpr int errors_only = ORT_LOGGING_LEVEL_ERROR;  // what it warns of is for its own developers
+    static constexpr int errors_only = ORT_LOGGING_LEVEL_ERROR;    // what it warns of is for its own developers
 
     Stylizer(const std::filesystem::path& path, Options options, EngineFile engine)
         : PackedStylizer(std::move(engine.contract), detail::backend_name(options.device)),
@@ -286,8 +288,7 @@ class Stylizer final : public PackedStylizer {
             const char* const name = options_.device == Device::tensorrt ? "TensorrtExecutionProvider"
                                      : options_.device == Device::cuda   ? "CUDAExecutionProvider"
                                                                          : "additional provider";
-            throw ProviderUnavailableError(name, reason,
-                                           "Use its package for GPUs, with the libraries that it needs");
+            throw ProviderUnavailableError(name, reason, "Use its package for GPUs, with the libraries that it needs");
         }
         return session;
     }
@@ -323,8 +324,8 @@ class Stylizer final : public PackedStylizer {
         }
         if (!uint8 || given != "'" + name + "'") {
             const std::string kind = uint8 ? "" : " of another type";
-            throw NotAnEngineError(path,
-                                   "its " + role + " is [" + given + "]" + kind + ", expected one uint8 tensor '" + name + "'");
+            throw NotAnEngineError(
+                path, "its " + role + " is [" + given + "]" + kind + ", expected one uint8 tensor '" + name + "'");
         }
     }
 

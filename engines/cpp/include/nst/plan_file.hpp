@@ -156,7 +156,8 @@ inline PlanFile read_plan(const std::filesystem::path& path) {
     const std::filesystem::path beside = sidecar_path(path);
     PlanFile plan;
     plan.bytes = detail::read_file(path);
-    if (detail::is_onnx(plan.bytes)) throw WrongKindOfEngineError(path, "an ONNX model named as a plan", "Name it .onnx");
+    if (detail::is_onnx(plan.bytes))
+        throw WrongKindOfEngineError(path, "an ONNX model named as a plan", "Name it .onnx");
     if (!std::filesystem::is_regular_file(beside, ignored)) throw SidecarMissingError(path, beside);
     try {
         plan.sidecar = Sidecar::from_json(detail::read_file(beside));

@@ -1,5 +1,6 @@
 // TensorRT and TensorRT-RTX behind nst::Stylizer. Needs one of the two (TensorRT 10 or later) and the CUDA runtime.
-// A program is built with one of them; for TensorRT-RTX it defines NST_TENSORRT_RTX, as the target nst::tensorrt_rtx does.
+// A program is built with one of them; for TensorRT-RTX it defines NST_TENSORRT_RTX, as the target nst::tensorrt_rtx
+// does.
 #pragma once
 
 #include <algorithm>
@@ -75,7 +76,8 @@ inline Version parse_version(const std::string& text) {
     std::istringstream parts(text.substr(0, text.find('+')));
     std::string part;
     for (std::size_t i = 0; i < version.size() && std::getline(parts, part, '.'); ++i) {
-        const bool digits = !part.empty() && part.size() < 9 && part.find_first_not_of("0123456789") == std::string::npos;
+        const bool digits =
+            !part.empty() && part.size() < 9 && part.find_first_not_of("0123456789") == std::string::npos;
         version[i] = digits ? std::stoi(part) : 0;
     }
     return version;
@@ -127,8 +129,9 @@ inline void check_gpu(const std::filesystem::path& path, const Sidecar& sidecar,
 class Stylizer final : public nst::Stylizer {
   public:
     /// Opens a plan, whose NAME.plan.json lies beside it.
-    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError, SidecarMissingError,
-    /// SidecarMalformedError, PlanMismatchError, PlanElsewhereError, PlanWeightsMissingError, GpuUnavailableError.
+    /// Throws EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError,
+    /// SidecarMissingError, SidecarMalformedError, PlanMismatchError, PlanElsewhereError, PlanWeightsMissingError,
+    /// GpuUnavailableError.
     explicit Stylizer(const std::filesystem::path& path, const Options& options = {})
         : Stylizer(path, options, read_plan(path)) {}
 
@@ -245,8 +248,8 @@ class Stylizer final : public nst::Stylizer {
                    engine_->getTensorDataType(name.c_str()) == nvinfer1::DataType::kUINT8;
         }
         if (!kept) {
-            throw NotAnEngineError(path, std::string("its tensors are others, expected one uint8 input '") + input_name +
-                                             "' and one uint8 output '" + output_name + "'");
+            throw NotAnEngineError(path, std::string("its tensors are others, expected one uint8 input '") +
+                                             input_name + "' and one uint8 output '" + output_name + "'");
         }
     }
 
@@ -277,9 +280,9 @@ class Stylizer final : public nst::Stylizer {
 
     template <class To, class From, class AnyFrame>
     void copy_rows(std::uint8_t* to, To to_stride, const std::uint8_t* from, From from_stride, const AnyFrame& size) {
-        nst::detail::check(cudaMemcpy2DAsync(to, static_cast<std::size_t>(to_stride), from,
-                                             static_cast<std::size_t>(from_stride), size.row_bytes(),
-                                             static_cast<std::size_t>(size.height), cudaMemcpyDeviceToDevice, stream()));
+        nst::detail::check(cudaMemcpy2DAsync(
+            to, static_cast<std::size_t>(to_stride), from, static_cast<std::size_t>(from_stride), size.row_bytes(),
+            static_cast<std::size_t>(size.height), cudaMemcpyDeviceToDevice, stream()));
     }
 
     void queue(std::uint8_t* in, std::uint8_t* out, std::size_t count, int height, int width) {
