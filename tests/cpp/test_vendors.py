@@ -13,7 +13,7 @@ from nst_deploy.stylizer import Stylizer
 from tests.cpp import build
 from tests.cpp.conftest import Built
 from tests.cpp.test_plans import write_plan
-from tests.engines import negative, write_engine
+from tests.engines import CONTRACT, negative, write_engine
 
 Array = np.ndarray
 VENDORS = ("openvino", "ort", "tensorrt")
@@ -199,8 +199,12 @@ def test_engines_are_refused_in_pythons_words(built: Built, tmp_path: Path, vend
         assert line == str(caught.value)
 
 
-def test_openvino_opens_in_the_engines_precision_or_says_so(built: Built, engines: dict[str, Path]) -> None:
+def test_openvino_opens_in_the_engines_precision_or_says_so(
+    built: Built, engines: dict[str, Path], tmp_path: Path
+) -> None:
     assert opened(built, "openvino", engines["openvino"]) == "openvino-cpu"
+    quantised = write_engine(tmp_path / "int8.onnx", metadata={**CONTRACT.to_metadata(), "nst.precision": "int8"})
+    assert opened(built, "openvino", quantised) == "openvino-cpu-int8"
     said = opened(built, "openvino-bf16", engines["openvino"])
     assert said == "openvino-cpu-bf16" or said.startswith("This CPU does not compute in bf16. Leave --precision away")
 

@@ -19,7 +19,7 @@ inline constexpr char input_name[] = "image";    // uint8 [N, H, W, 3], RGB, 0..
 inline constexpr char output_name[] = "styled";  // uint8 [N, H, W, 3], RGB, same H and W
 inline constexpr int min_size = 8;               // px, of either side
 inline constexpr char metadata_prefix[] = "nst.";
-inline constexpr std::array<const char*, 2> precisions = {"fp32", "fp16"};
+inline constexpr std::array<const char*, 3> precisions = {"fp32", "fp16", "int8"};
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -44,7 +44,7 @@ struct Parity {
 /// The part of the contract that differs between engines; the constants above are the same for all.
 struct Contract {
     std::string style;
-    std::string precision;  // of every number between the two casts: one of `precisions`
+    std::string precision;  // of every number between the two casts (int8: of what large convolutions multiply)
     std::string checkpoint_sha256;
     std::string package_version;
     long long working_bytes_per_pixel = 0;  // estimated peak memory of a run, bytes per pixel of the batch

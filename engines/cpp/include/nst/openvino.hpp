@@ -25,11 +25,11 @@ struct Options {
 namespace detail {
 
 /// "openvino-cpu-bf16": as nst's other reports name it.
-inline std::string backend_name(const Options& options) {
+inline std::string backend_name(const Contract& contract, const Options& options) {
     std::string device = options.device;
     std::transform(device.begin(), device.end(), device.begin(),
                    [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-    return "openvino-" + device + (options.bf16 ? "-bf16" : "");
+    return "openvino-" + device + (contract.precision == "int8" ? "-int8" : "") + (options.bf16 ? "-bf16" : "");
 }
 
 /// The one telling line of OpenVINO's many: it stands last, below the places in its source.
@@ -101,7 +101,7 @@ class Stylizer final : public PackedStylizer {
 
   private:
     Stylizer(const std::filesystem::path& path, const Options& options, EngineFile engine)
-        : PackedStylizer(std::move(engine.contract), detail::backend_name(options)) {
+        : PackedStylizer(engine.contract, detail::backend_name(engine.contract, options)) {
         check_options(options);
         try {
             const std::shared_ptr<ov::Model> model = core_.read_model(engine.bytes, ov::Tensor());
