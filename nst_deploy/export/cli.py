@@ -13,12 +13,14 @@ from nst_common.console import ArgumentParser, run_command
 from nst_common.errors import UsageError
 from nst_deploy.contract import DEFAULT_PRECISIONS, PRECISIONS
 from nst_deploy.errors import BackendMissingError
+from nst_deploy.export import triton_cli
 
 if TYPE_CHECKING:
     from nst_deploy.export.exporter import ExportedFile
 
 PROG = "nst-export"
-FORMATS = ("onnx",)
+FORMATS = ("onnx", triton_cli.FORMAT)
+DEFAULT_FORMATS = ("onnx",)
 REQUIRED = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -34,7 +36,12 @@ def _run(argv: Sequence[str]) -> int:
             raise BackendMissingError(package, "export")
     if arguments.verify is not None:
         _refuse_export_options(arguments)
+        triton_cli.refuse_options(arguments)
         return _verify(arguments)
+    if triton_cli.FORMAT in arguments.format:
+        _say(f"reading {arguments.ckpt}")
+        return triton_cli.run(arguments, _show)
+    triton_cli.refuse_options(arguments)
     return _export(arguments)
 
 
@@ -103,7 +110,12 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: here)")
     parser.add_argument(
-        "--format", type=_list_of(FORMATS), default=FORMATS, metavar="LIST", help=f"of {', '.join(FORMATS)}"
+        "--format",
+        type=_list_of(FORMATS),
+        default=DEFAULT_FORMATS,
+        metavar="LIST",
+        help=f"of {', '.join(FORMATS)} (default: {', '.join(DEFAULT_FORMATS)}); triton is a model repository that "
+        "holds the engines",
     )
     parser.add_argument(
         "--precision",
@@ -126,6 +138,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--verify-images", type=Path, nargs="+", metavar="IMG", help="compare on these instead of the bundled two"
     )
+    triton_cli.add_options(parser, _size)
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     return parser
 

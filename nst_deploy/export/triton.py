@@ -1,0 +1,227 @@
+"""A checkpoint as a model repository of Triton Inference Server: all of its models, or nothing."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nst_common.atomic_file import CannotWriteError, atomic_write, prepare_folder
+from nst_common.errors import UsageError
+from nst_deploy.contract import DEFAULT_PRECISIONS, ModelContract, Precision
+from nst_deploy.errors import ModelExistsError, NotAModelError, PlanNotServableError, WrongCheckpointError
+from nst_deploy.export.exporter import ExportedFile, export
+from nst_deploy.export.parity import PHOTOGRAPHS
+from nst_deploy.images import load_picture
+from nst_deploy.plan_sidecar import PlanSidecar, read_plan
+from nst_deploy.triton import TritonOptions, WarmupFrame, onnx_config, plan_config
+from nst_train.checkpoints import load_checkpoint
+
+CONFIG = "config.pbtxt"
+WARMUP_FOLDER = "warmup"  # the names that Triton looks for, also those of the engines
+ONNX_FILE, PLAN_FILE = "model.onnx", "model.plan"
+VERSION = "1"
+WARMUP_PICTURE = PHOTOGRAPHS / "rocket.jpg"
+
+
+@dataclass(frozen=True)
+class RepositoryReport:
+    """What an export put into a repository.
+
+    Attributes:
+        files: the ONNX engines, where they lie in the repository.
+        models: the folders of all models, plans included.
+    """
+
+    files: tuple[ExportedFile, ...]
+    models: tuple[Path, ...]
+
+
+def export_repository(
+    ckpt: str | Path,
+    out: str | Path,
+    *,
+    options: TritonOptions | None = None,
+    precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
+    plan: str | Path | None = None,
+    overwrite: bool = False,
+    **export_options: Any,
+) -> RepositoryReport:
+    """Exports a checkpoint into a model repository, as models that need no further editing.
+
+    ``STYLE`` runs the FP32 engine on ONNX Runtime, ``STYLE_fp16`` the FP16 one, ``STYLE_trt`` a plan on TensorRT. They
+    are made beside the repository and renamed into it at the end: other styles in it are not touched, and a server
+    that watches it never sees half a model.
+
+    Args:
+        out: the repository, created if need be.
+        options: how the models are served; None for the defaults.
+        plan: a TensorRT plan of the same checkpoint, with its sidecar beside it.
+        overwrite: replace models of these names; without it they are an error.
+        export_options: of nst_deploy.export.export: static_size, verify, verify_images, norm_precision.
+
+    Raises:
+        ModelExistsError, NotAModelError: a name is taken.
+        PlanNotServableError, WrongCheckpointError: the plan; and everything that reading it raises.
+        UsageError, CannotWriteError; everything that nst_deploy.export.export raises.
+    """
+    ckpt, out, options = Path(ckpt), Path(out), options or TritonOptions()
+    checkpoint = load_checkpoint(ckpt)
+    sidecar = None if plan is None else _servable(Path(plan), ckpt, checkpoint.sha256, options)
+    names = [_onnx_name(checkpoint.style, precision) for precision in precisions]
+    names += [] if sidecar is None else [_plan_name(checkpoint.style)]
+    for name in names:
+        _check_place(out / name, overwrite=overwrite)
+    with _staging(out) as staging:
+        report = export(ckpt, staging / "engines", precisions=precisions, **export_options)
+        models = staging / "models"
+        for file in report.files:
+            _write_onnx_model(models / _onnx_name(file.contract.style, file.contract.precision), file, options)
+        if plan is not None and sidecar is not None:
+            _write_plan_model(models / _plan_name(checkpoint.style), Path(plan), sidecar, options)
+        _publish([models / name for name in names], out, staging, overwrite=overwrite)
+    files = (replace(file, path=out / name / VERSION / ONNX_FILE) for file, name in zip(report.files, names))  # noqa: B905
+    return RepositoryReport(tuple(files), tuple(out / name for name in names))
+
+
+def _onnx_name(style: str, precision: Precision) -> str:
+    return style if precision == "fp32" else f"{style}_{precision}"
+
+
+def _plan_name(style: str) -> str:
+    return f"{style}_trt"
+
+
+def _servable(plan: Path, ckpt: Path, checkpoint_sha256: str, options: TritonOptions) -> PlanSidecar:
+    """The plan's sidecar, if Triton's TensorRT back end can load the plan."""
+    if options.kind == "cpu":
+        raise UsageError(f"--triton-kind is cpu, but the plan {plan} runs on GPUs alone", "Leave one of the two out")
+    _, sidecar = read_plan(plan)
+    if sidecar.contract.checkpoint_sha256 != checkpoint_sha256:
+        raise WrongCheckpointError(plan, ckpt)
+    if sidecar.flavor != "tensorrt":
+        remedy = "Build it with --trt-flavor tensorrt, or serve the ONNX engine"
+        raise PlanNotServableError(plan, "it was built by TensorRT-RTX, and the back end is TensorRT", remedy)
+    if sidecar.weights_stripped:
+        raise PlanNotServableError(plan, "it holds no weights", "Build it with its weights")
+    if sidecar.profile.min[0] > 1:
+        least = sidecar.profile.min[0]
+        raise PlanNotServableError(plan, f"it takes no fewer than {least} pictures", "Build it for 1 and more")
+    return sidecar
+
+
+def _check_place(model: Path, *, overwrite: bool) -> None:
+    """A name that is free, or taken by a model that may be replaced."""
+    if not os.path.lexists(model):
+        return
+    if not (model / CONFIG).is_file():
+        raise NotAModelError(model)
+    if not overwrite:
+        raise ModelExistsError(model)
+
+
+def _write_onnx_model(model: Path, file: ExportedFile, options: TritonOptions) -> None:
+    (model / VERSION).mkdir(parents=True)
+    file.path.rename(model / VERSION / ONNX_FILE)
+    frame = _write_frame(model, options.warmup_size or file.contract.static_size)
+    _require_size(frame, file.contract)
+    _write_text(model / CONFIG, onnx_config(model.name, file.contract, options, frame))
+
+
+def _write_plan_model(model: Path, plan: Path, sidecar: PlanSidecar, options: TritonOptions) -> None:
+    (model / VERSION).mkdir(parents=True)
+    content, _ = read_plan(plan)
+    with atomic_write(model / VERSION / PLAN_FILE) as partial:
+        partial.write_bytes(content)
+    frame = _write_frame(model, options.warmup_size or sidecar.profile.opt[1:])
+    if not sidecar.profile.allows((1, frame.height, frame.width)):
+        size = f"{frame.height}x{frame.width}"
+        raise UsageError(f"The plan {plan} takes no warm-up frame of {size} px (HxW)", "Choose another size")
+    _write_text(model / CONFIG, plan_config(model.name, sidecar, options, frame))
+
+
+def _require_size(frame: WarmupFrame, contract: ModelContract) -> None:
+    size = contract.static_size
+    if size is not None and size != (frame.height, frame.width):
+        given = f"--triton-warmup-size is {frame.height}x{frame.width}"
+        raise UsageError(f"{given}, the engine takes {size[0]}x{size[1]} px alone", "Leave the option out")
+
+
+def _write_frame(model: Path, size: tuple[int, int] | None) -> WarmupFrame:
+    """A photograph of the package as the raw bytes that Triton reads: uint8 ``[H, W, 3]``, RGB.
+
+    Args:
+        size: (H, W) in px; None for the photograph's own.
+    """
+    photograph = Image.fromarray(load_picture(WARMUP_PICTURE).rgb)
+    if size is not None:
+        photograph = photograph.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    pixels = np.asarray(photograph)
+    height, width, _ = pixels.shape
+    frame = WarmupFrame(f"{WARMUP_PICTURE.stem}.{width}x{height}.rgb", height, width)
+    (model / WARMUP_FOLDER).mkdir()
+    with atomic_write(model / WARMUP_FOLDER / frame.file) as partial:
+        partial.write_bytes(pixels.tobytes())
+    return frame
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _staging(repository: Path) -> Iterator[Path]:
+    """A folder on the repository's file system that is gone afterwards, as is a repository that stayed empty."""
+    is_new = not repository.exists()
+    prepare_folder(repository)
+    place = _staging_place(repository) / f".{repository.resolve().name}.{os.urandom(4).hex()}.part"
+    try:
+        for folder in (place, place / "models", place / "replaced"):
+            folder.mkdir()
+        yield place
+    except OSError as cause:
+        raise CannotWriteError(repository, cause) from cause
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it holds the models
+                repository.rmdir()
+
+
+def _staging_place(repository: Path) -> Path:
+    """Beside the repository: Triton takes every folder in it for a model, hidden ones too.
+
+    Where the repository is a mount of its own, or the place beside it is not ours to write to, nothing but the
+    repository itself can be renamed from; a server that watches it will then complain of one model that is none.
+    """
+    folder = repository.resolve()
+    beside = folder.parent
+    same_device = folder.stat().st_dev == beside.stat().st_dev
+    return beside if same_device and os.access(beside, os.W_OK | os.X_OK) else folder
+
+
+def _publish(models: Sequence[Path], repository: Path, staging: Path, *, overwrite: bool) -> None:
+    """Renames all models into the repository; when one of them fails, those before it are taken back."""
+    moved: list[tuple[Path, Path]] = []  # from, to
+    try:
+        for model in models:
+            target = repository / model.name
+            _check_place(target, overwrite=overwrite)  # again: the export took a while
+            if os.path.lexists(target):
+                _move(target, staging / "replaced" / model.name, moved)
+            _move(model, target, moved)
+    except BaseException:
+        for source, target in reversed(moved):
+            target.rename(source)
+        raise
+
+
+def _move(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    source.rename(target)
+    moved.append((source, target))
