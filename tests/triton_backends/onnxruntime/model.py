@@ -41,7 +41,9 @@ class TritonPythonModel:
         self.input, self.output = config["input"][0]["name"], config["output"][0]["name"]
 
     def execute(self, requests: list[object]) -> list[object]:
-        given = [triton.get_input_tensor_by_name(request, self.input).as_numpy() for request in requests]
+        # By DLPack, because the back end was compiled for NumPy 1 and misreads arrays of NumPy 2.
+        given = [np.from_dlpack(triton.get_input_tensor_by_name(request, self.input)) for request in requests]
         styled = self.session.run([self.output], {self.input: np.concatenate(given)}, self.run_options)[0]
         parts = np.split(styled, np.cumsum([len(frames) for frames in given])[:-1])
-        return [triton.InferenceResponse([triton.Tensor(self.output, part)]) for part in parts]
+        tensors = [triton.Tensor.from_dlpack(self.output, part) for part in parts]
+        return [triton.InferenceResponse([tensor]) for tensor in tensors]
