@@ -25,8 +25,7 @@ from nst_deploy.bench.plot import draw_plot, save_plot
 from nst_deploy.bench.report import advice, as_json, recommend, table
 from nst_deploy.contract import MIN_SIZE, ModelContract
 from nst_deploy.images import load_picture
-from nst_deploy.runtime.backend import MAX_THREADS, choose_device
-from nst_deploy.runtime.onnx_metadata import read_engine
+from nst_deploy.runtime.backend import MAX_THREADS, likely_device, read_contract, variants_for
 from nst_deploy.styles import DEFAULT_STYLE, find_engine
 
 PROG = "nst-bench"
@@ -77,18 +76,26 @@ def _work(argv: Sequence[str]) -> int:
             engine = _export(options.ckpt, stack) if options.ckpt else find_engine(options.engine)
         except ExportCommandError as error:
             return error.exit_code
-        _, contract = read_engine(engine)
-        sizes = _sizes(options.size, contract)
-        with Progress(count_runs(len(sizes), options.runs), "runs") as progress:
+        contract = read_contract(engine)
+        sizes, variants = _sizes(options.size, contract), variants_for(engine)
+        automatic = likely_device(engine)
+        with Progress(count_runs(len(sizes), len(variants), options.runs), "runs") as progress:
             measurement = measure(
-                engine, contract, photo, sizes, runs=options.runs, threads=options.threads, advance=progress.advance
+                engine,
+                contract,
+                photo,
+                sizes,
+                variants,
+                runs=options.runs,
+                threads=options.threads,
+                advance=progress.advance,
             )
     sys.stdout.write(table(measurement, contract) + "\n")
     if not measurement.rows:
         sys.stderr.write(f"{PROG}: error: no back end could run this engine. Install one: pip install 'nst[cpu]'\n")
         return 1
     choices = recommend(measurement.rows)
-    sys.stdout.write(advice(choices, choose_device("auto")) + "\n")
+    sys.stdout.write(advice(choices, automatic) + "\n")
     if options.json is not None:
         _write_json(options.json, as_json(measurement, choices, _about(argv, options, contract)))
     if options.plot is not None:

@@ -58,6 +58,7 @@ class InferOptions:
     precision: LowerPrecision | None
     threads: int | None
     cache: bool
+    cuda_graph: bool
     size: int | None
     strength: float
     keep_color: bool
@@ -97,6 +98,7 @@ def _open(options: InferOptions) -> Stylizer:
         precision=options.precision,
         threads=options.threads,
         cache=options.cache,
+        cuda_graph=options.cuda_graph,
     )
 
 
@@ -105,7 +107,7 @@ class Run:
 
     def __init__(self, stylize: Stylizer, options: InferOptions) -> None:
         self._stylize, self._options = stylize, options
-        self._guard = MemoryGuard(stylize.contract)
+        self._guard = MemoryGuard(stylize.contract, on_gpu=stylize.on_gpu)
 
     def one(self, job: Job) -> int:
         """One picture, one line."""
@@ -252,7 +254,8 @@ def _parser() -> ArgumentParser:
         "--device",
         choices=DEVICES,
         default="auto",
-        help="cpu is ONNX Runtime, openvino OpenVINO on the CPU (default: the fastest one installed; nst-bench shows)",
+        help="cpu is ONNX Runtime, openvino OpenVINO on the CPU, cuda ONNX Runtime on an NVIDIA GPU, tensorrt the same "
+        "through TensorRT and what runs a .plan (default: the fastest one that can be used here; nst-bench shows)",
     )
     add(
         "--precision",
@@ -262,6 +265,7 @@ def _parser() -> ArgumentParser:
     )
     add("--threads", type=_threads, metavar="N", help="CPU threads (default: every core)")
     add("--no-cache", action="store_false", dest="cache", help="keep nothing compiled for the next start")
+    add("--cuda-graph", action="store_true", help="run each size as a CUDA graph (plans; --static engines on cuda)")
     add("--list", action="store_true", dest="list_styles", help="list the bundled styles and exit")
     add("-v", "--verbose", action="store_true", help="say what engine and back end run, and how the engine was proven")
     add("--version", action=_VersionAction, nargs=0, dest=argparse.SUPPRESS, help="show the version and exit")

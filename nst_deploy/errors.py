@@ -104,6 +104,122 @@ class BackendFailedError(UserError):
         super().__init__(f"{backend} failed: {reason}", "Try a smaller picture with --size")
 
 
+# --- GPUs and plans ---------------------------------------------------------------------------------------------------
+
+
+class GpuUnavailableError(UserError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"No CUDA GPU can be used here: {reason}", "Look at what nvidia-smi shows, or run it without: --device cpu"
+        )
+
+
+class DriverTooOldError(UserError):
+    """The GPU's driver knows an earlier CUDA than the installed packages are made for; versions are (major, minor)."""
+
+    def __init__(self, supported: tuple[int, int], needed: tuple[int, int]) -> None:
+        super().__init__(
+            f"The NVIDIA driver supports CUDA {_version(supported)} at most, the installed packages need "
+            f"{_version(needed)}",
+            "Update the driver, or run it without: --device cpu",
+        )
+
+
+class OutOfDeviceMemoryError(UserError):
+    """The GPU's memory does not suffice; sizes in bytes, ``need`` None where the library does not say."""
+
+    def __init__(self, need: int | None, free: int, total: int) -> None:
+        asked = "more" if need is None else _gib(need)
+        super().__init__(
+            f"Out of GPU memory: {asked} needed, {_gib(free)} of {_gib(total)} were free",
+            "Make the picture smaller (--size), give fewer at once, or close other programs on the GPU",
+        )
+
+
+class CannotCaptureError(UserError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The engine could not be captured as a CUDA graph: {reason}", "Leave --cuda-graph away")
+
+
+class NoCudaGraphError(UsageError):
+    """A CUDA graph was asked for where there is none to be had."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where} runs without CUDA graphs",
+            "Leave --cuda-graph away, or choose --device tensorrt with a plan, or --device cuda with a --static export",
+        )
+
+
+class WrongKindOfEngineError(UsageError):
+    """A plan where an ONNX engine is needed, or the other way round."""
+
+    def __init__(self, engine: Path, given: str, remedy: str) -> None:
+        super().__init__(f"{engine} is {given}", remedy)
+
+
+class PlanElsewhereError(UserError):
+    """A plan that was built for another library, version or GPU than what is here."""
+
+    def __init__(self, plan: Path, built_for: str, here: str, flavor: str) -> None:
+        super().__init__(
+            f"{plan} was built for {built_for}, here is {here}",
+            f"Build it here: nst-export --format plan --trt-flavor {flavor} --ckpt CHECKPOINT",
+        )
+
+
+class PlanWeightsMissingError(UserError):
+    """A stripped plan whose weights are not at hand."""
+
+    def __init__(self, plan: Path, looked_for: str, reason: str) -> None:
+        super().__init__(
+            f"{plan} holds no weights, and {looked_for} does not give them: {reason}",
+            "Put the ONNX engine that it was built from beside it, or build it without --strip-weights",
+        )
+
+
+class PackagesCollideError(UserError):
+    """Both wheels of ONNX Runtime are installed; they own the same files, so that one of them is broken."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Both onnxruntime and onnxruntime-gpu are installed, and they overwrite each other's files",
+            "Keep one: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'nst[gpu]'",
+        )
+
+
+class ProviderUnavailableError(UserError):
+    """An execution provider of ONNX Runtime that is not part of the wheel, or does not load."""
+
+    def __init__(self, provider: str, reason: str, remedy: str) -> None:
+        super().__init__(f"ONNX Runtime's {provider} cannot be used: {reason}", remedy)
+
+
+class ProviderPrecisionError(UsageError):
+    def __init__(self, switch: str) -> None:
+        super().__init__(
+            "ONNX Runtime's TensorRT provider would compute this float32 engine in TF32, which has 10 bits of 23",
+            f"Give it an FP16 engine (nst-export --precision fp16), set {switch}=0, or choose --device cuda",
+        )
+
+
+class NotADeviceArrayError(UsageError):
+    def __init__(self, given: str) -> None:
+        super().__init__(
+            f"Expected a C-contiguous uint8 array [H, W, 3] or [N, H, W, 3] in the memory of the engine's GPU; "
+            f"got {given}",
+            "Arrays of torch, CuPy and pycuda qualify: whatever has __cuda_array_interface__ or __dlpack__",
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _version(number: tuple[int, int]) -> str:
+    return ".".join(map(str, number))
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +370,56 @@ class ExportFailedError(UserError):
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"The exporter failed: {reason}", "Check the installed versions: pip install --upgrade 'nst[export]'"
+        )
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+class BuilderMissingError(UserError):
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing that builds plans is installed",
+            "Install TensorRT-RTX, which needs no GPU to build: pip install 'nst[rtx]'; "
+            "or TensorRT for the GPU of this machine: pip install 'nst[tensorrt]'",
+        )
+
+
+class ParserFailedError(UserError):
+    """The builder does not understand the ONNX model; the message holds all that its parser says."""
+
+    def __init__(self, library: str, reason: str) -> None:
+        super().__init__(
+            f"{library} cannot read the ONNX model: {reason}",
+            "Update it, or report this with the checkpoint and its version",
+        )
+
+
+class BuildFailedError(UserError):
+    def __init__(self, library: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{library} could not build the plan: {reason}", remedy)
+
+
+class BuildNeedsGpuError(UserError):
+    def __init__(self, library: str, reason: str) -> None:
+        super().__init__(
+            f"{library} needs a GPU to build this plan, and none can be used here: {reason}",
+            "Build it on a machine that has one; TensorRT-RTX builds plans that hold their weights without: "
+            "--trt-flavor rtx",
+        )
+
+
+class BuildOutOfMemoryError(UserError):
+    """
+    Args:
+        memory: (free, total) of the GPU, bytes, after the build gave up; None where it cannot be asked.
+    """
+
+    def __init__(self, library: str, reason: str, memory: tuple[int, int] | None) -> None:
+        free = f"; {memory[0] / 2**30:.2f} of {memory[1] / 2**30:.2f} GiB of the GPU are free" if memory else ""
+        super().__init__(
+            f"{library} ran out of memory while it built the plan: {reason}{free}",
+            "Lower --max-size, --max-batch or --workspace, or close other programs",
         )
 
 

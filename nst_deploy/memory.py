@@ -18,8 +18,13 @@ class MemoryGuard:
     needs no more than one that already went well is let through.
     """
 
-    def __init__(self, contract: ModelContract) -> None:
-        self._bytes_per_pixel = contract.working_bytes_per_pixel + HOLDING_BYTES_PER_PIXEL
+    def __init__(self, contract: ModelContract, *, on_gpu: bool = False) -> None:
+        """
+        Args:
+            on_gpu: the engine works in a GPU's memory, which the back end itself watches over.
+        """
+        working = 0 if on_gpu else contract.working_bytes_per_pixel
+        self._bytes_per_pixel = working + HOLDING_BYTES_PER_PIXEL
         self._proven = 0  # bytes
 
     def check(self, size: PictureSize) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from nst_common.atomic_file import atomic_write
-from nst_deploy.contract import ContractError, ModelContract
+from nst_deploy.contract import MIN_SIZE, ContractError, ModelContract
 from nst_deploy.errors import (
     EngineNotFoundError,
     EngineUnreadableError,
@@ -45,6 +45,9 @@ class Profile:
         return all(low <= side <= high for low, side, high in zip(self.min, shape, self.max, strict=True))
 
 
+DEFAULT_PROFILE = Profile((1, MIN_SIZE, MIN_SIZE), (1, 512, 512), (1, 2160, 3840))  # up to one 4K picture
+
+
 @dataclass(frozen=True)
 class PlanSidecar:
     """Everything that must be known of a plan before, or instead of, deserialising it.
@@ -55,7 +58,8 @@ class PlanSidecar:
         flavor: the library that built it and alone can load it.
         library_version: of that library, as it prints it ("10.13.3.9").
         gpu_name: of the GPU that it was built on; None where there was none.
-        compute_capabilities: of the GPUs that it runs on ("8.9"); empty: only those like the one it was built on.
+        compute_capabilities: of the GPUs that it runs on ("8.9"); empty: only those like the one it was built on, or,
+            of a portable plan, all from 8.0.
         profile: the shapes that it takes.
         portable: built to run on other GPUs and with later versions of the library too.
         weights_stripped: it holds no weights; they must be refitted from the ONNX engine before it can run.
@@ -169,6 +173,25 @@ def write_sidecar(plan: Path, sidecar: PlanSidecar) -> None:
     """
     with atomic_write(sidecar_path(plan)) as partial:
         partial.write_text(sidecar.to_json(), encoding="utf-8")
+
+
+def write_plan(plan: Path, content: bytes, sidecar: PlanSidecar) -> None:
+    """Writes a plan and its sidecar; neither appears without the other.
+
+    Raises:
+        CannotWriteError.
+    """
+    placed = False
+    try:
+        with atomic_write(sidecar_path(plan)) as described:
+            described.write_text(sidecar.to_json(), encoding="utf-8")
+            with atomic_write(plan) as partial:
+                partial.write_bytes(content)
+            placed = True
+    except BaseException:
+        if placed:  # beside no sidecar, or an older plan's
+            plan.unlink(missing_ok=True)
+        raise
 
 
 def sha256(plan: bytes) -> str:

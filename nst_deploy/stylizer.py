@@ -29,16 +29,17 @@ class Stylizer:
 
     Args:
         engine: an engine's path, or the name of a bundled style.
-        device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO; ``auto`` takes the fastest one that is installed and
-            never lowers the precision.
+        device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO, ``cuda`` ONNX Runtime on a GPU, ``tensorrt`` what runs
+            a plan; ``auto`` takes the fastest one that can be used here and never lowers the precision.
         precision: ``bf16`` computes in less than the engine's own precision: twice as fast on CPUs that have it, and
             not the same picture to the last level; None keeps the engine's own.
         threads: CPU threads for one picture; None takes every core.
         cache: let the back end keep what it compiled in the user's cache folder, for a faster start.
+        cuda_graph: run each size as a CUDA graph: less work for the processor between the pictures of a stream. For
+            plans, and for ONNX engines of one static size on ``cuda``.
 
     Raises:
-        UnknownStyleError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError, BackendMissingError,
-        BackendBrokenError, PrecisionUnknownError, PrecisionUnavailableError.
+        UnknownStyleError; and those of ``open_backend``.
 
     Example:
         >>> stylize = Stylizer("la_muse.onnx")
@@ -53,9 +54,10 @@ class Stylizer:
         precision: LowerPrecision | None = None,
         threads: int | None = None,
         cache: bool = True,
+        cuda_graph: bool = False,
     ) -> None:
         self._backend: Backend = open_backend(
-            find_engine(engine), device, precision=precision, threads=threads, cache=cache
+            find_engine(engine), device, precision=precision, threads=threads, cache=cache, cuda_graph=cuda_graph
         )
 
     @classmethod
@@ -74,6 +76,11 @@ class Stylizer:
     def backend(self) -> str:
         """Name of what runs the engine."""
         return self._backend.name
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the engine works in a GPU's memory, so that ``style_device`` can be used."""
+        return hasattr(self._backend, "run_device")
 
     @overload
     def __call__(self, images: Picture, *, strength: float = ..., keep_color: bool = ...) -> Picture: ...
@@ -109,6 +116,27 @@ class Stylizer:
         if isinstance(images, Sequence) and not isinstance(images, str | bytes):
             return self._style_all(images, strength, keep_color)
         raise NotAPictureError(type(images).__name__)
+
+    def style_device(self, images: Any, *, stream: Any = None, out: Any = None) -> Any:
+        """Styles pictures that lie in the GPU's memory, without a copy through the host.
+
+        Args:
+            images: uint8 ``[N, H, W, 3]`` or ``[H, W, 3]``, RGB, C-contiguous: an array of torch, CuPy or pycuda, or
+                any other with ``__cuda_array_interface__`` or ``__dlpack__``.
+            stream: the caller's own, as an object or a handle; without one the call returns when the work is done.
+            out: where to write, an array like ``images``; None makes a new one.
+
+        Returns:
+            ``out``, or an array of the same shape that those libraries take without a copy.
+
+        Raises:
+            UsageError: the engine does not run on a GPU.
+            NotADeviceArrayError, PictureSizeError, OutOfDeviceMemoryError, BackendFailedError.
+        """
+        if not self.on_gpu:
+            raise UsageError(f"{self.backend} does not run on a GPU", "Open it with device='cuda' or device='tensorrt'")
+        backend: Any = self._backend
+        return backend.run_device(images, stream=stream, out=out)
 
     def close(self) -> None:
         """Frees the engine; the Stylizer cannot be used afterwards."""

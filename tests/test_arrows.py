@@ -11,7 +11,15 @@ PACKAGES = ("nst_common", "nst_deploy", "nst_train")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TRAINING = {"torch", "torchvision", "nst_train"}
 # The one file that may name each.
-VENDOR_OF = {"nst_deploy/runtime/ort.py": "onnxruntime", "nst_deploy/runtime/ov.py": "openvino"}
+VENDOR_OF = {
+    "onnxruntime": "nst_deploy/runtime/ort.py",
+    "openvino": "nst_deploy/runtime/ov.py",
+    "tensorrt": "nst_deploy/runtime/trt.py",
+    "tensorrt_rtx": "nst_deploy/runtime/trt.py",
+    "cuda": "nst_deploy/runtime/cuda_bindings.py",
+    "pycuda": "nst_deploy/runtime/cuda_pycuda.py",
+    "tritonclient": "nst_deploy/runtime/triton.py",
+}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -27,12 +35,12 @@ def imported(path: Path) -> Iterator[str]:
 def forbidden_for(name: str) -> set[str]:
     """Top-level packages (or dotted modules) that the module at ``name`` must not import."""
     if name.startswith("nst_common/"):
-        return TRAINING | {"nst_deploy", "numpy", "PIL", "onnx", "onnxruntime", "openvino"}
+        return TRAINING | {"nst_deploy", "numpy", "PIL", "onnx", *VENDOR_OF}
     if name.startswith("nst_train/"):
-        return {"nst_deploy", "onnx", "onnxruntime", "openvino"}
+        return {"nst_deploy", "onnx", *VENDOR_OF}
     if name.startswith("nst_deploy/export/"):
         return set()
-    vendors = {vendor for file, vendor in VENDOR_OF.items() if file != name}
+    vendors = {vendor for vendor, file in VENDOR_OF.items() if file != name}
     return TRAINING | vendors | {"onnx", "onnxscript", "nst_deploy.export"}
 
 

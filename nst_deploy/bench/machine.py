@@ -5,7 +5,14 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("onnxruntime", "openvino", "numpy")  # whose versions change the figures
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "numpy",
+)  # whose versions change the figures
 
 
 def describe_machine() -> dict[str, str | int | None]:

@@ -18,7 +18,7 @@ from nst_deploy.bench.worker import Assignment
 from nst_deploy.bench.worker_process import Worker, WorkerFailedError
 from nst_deploy.contract import ModelContract, Parity
 from nst_deploy.memory import free_memory
-from nst_deploy.runtime.backend import VARIANTS, Device, LowerPrecision, Variant
+from nst_deploy.runtime.backend import Device, LowerPrecision, Variant
 
 REFERENCE: Variant = ("cpu", None)  # what pixels are compared with
 Advance: TypeAlias = Callable[[int, str], None]
@@ -88,6 +88,7 @@ def measure(
     contract: ModelContract,
     photo: Image.Image,
     sizes: Sequence[tuple[int, int]],
+    variants: Sequence[Variant],
     *,
     runs: int,
     threads: int | None,
@@ -98,6 +99,7 @@ def measure(
     Args:
         photo: RGB; it is resized to every size.
         sizes: (H, W) in px.
+        variants: the ways to run it.
         runs: timed ones, after one that is not counted here.
         threads: see ``open_backend``.
         advance: called with the number of runs that are over and what was running.
@@ -105,25 +107,25 @@ def measure(
     rows: list[Row] = []
     absences: list[Absence] = []
     for height, width in sizes:
-        need = height * width * contract.working_bytes_per_pixel * len(VARIANTS)
+        need = height * width * contract.working_bytes_per_pixel * len(variants)
         free = free_memory()
         if free is not None and need > free:
             reason = f"all of them together need about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
-            absences += [Absence(*variant, height, width, reason) for variant in VARIANTS]
-            advance(count_runs(1, runs), "")
+            absences += [Absence(*variant, height, width, reason) for variant in variants]
+            advance(count_runs(1, len(variants), runs), "")
             continue
         with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
             picture = np.asarray(photo.resize((width, height), Image.Resampling.LANCZOS))[None]
             np.save(Path(folder) / "picture.npy", picture)
-            found, missing = _Size(engine, (height, width), Path(folder), threads, advance).measure(runs)
+            found, missing = _Size(engine, (height, width), Path(folder), threads, advance).measure(variants, runs)
         rows += found
         absences += missing
     return Measurement(tuple(rows), _merged(absences, len(sizes)))
 
 
-def count_runs(sizes: int, runs: int) -> int:
+def count_runs(sizes: int, variants: int, runs: int) -> int:
     """How many ``advance`` will be told of."""
-    return sizes * len(VARIANTS) * (1 + runs)
+    return sizes * variants * (1 + runs)
 
 
 class _Size:
@@ -136,10 +138,10 @@ class _Size:
         self._height, self._width = size
         self._absences: list[Absence] = []
 
-    def measure(self, runs: int) -> tuple[list[Row], list[Absence]]:
+    def measure(self, variants: Sequence[Variant], runs: int) -> tuple[list[Row], list[Absence]]:
         with ExitStack() as stack:
             workers: dict[Variant, Worker] = {}
-            for variant in VARIANTS:  # one after the other, so that opening is timed alone
+            for variant in variants:  # one after the other, so that opening is timed alone
                 worker = stack.enter_context(Worker(self._assignment(*variant)))
                 if self._attempt(worker.start, variant, runs):
                     workers[variant] = worker

@@ -14,6 +14,7 @@ from PIL import Image
 from nst_deploy.contract import MIN_SIZE, Parity, Precision
 from nst_deploy.errors import ParityError, PictureSizeError
 from nst_deploy.images import load_picture
+from nst_deploy.plan_sidecar import Profile
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Run: TypeAlias = Callable[[Pixels], Pixels]  # uint8 [N, H, W, 3] -> the same
@@ -157,13 +158,16 @@ def _bundled() -> list[Path]:
 
 
 def verification_pictures(
-    files: Sequence[Path] | None = None, static_size: tuple[int, int] | None = None
+    files: Sequence[Path] | None = None,
+    static_size: tuple[int, int] | None = None,
+    profile: Profile | None = None,
 ) -> list[tuple[str, Pixels]]:
     """Each photograph twice: as it is, and at an odd size that is not square; or once at an engine's static size.
 
     Args:
         files: None for the two that the package carries.
         static_size: (H, W) in px.
+        profile: of a plan; sizes that it does not take are brought to the nearest that it does.
 
     Raises:
         PictureNotFoundError, PictureUnreadableError: a file that is missing or not a picture.
@@ -176,8 +180,17 @@ def verification_pictures(
             remedy = f"Leave {path} out"
             raise PictureSizeError(photo.height, photo.width, f"at least {MIN_SIZE}x{MIN_SIZE} px", remedy)
         sizes = [static_size] if static_size else [(photo.height, photo.width), ODD_SIZE]
+        if profile is not None:
+            sizes = list(dict.fromkeys(_within(profile, size) for size in sizes))
         pictures += [(path.name, np.asarray(photo.resize((width, height)))) for height, width in sizes]
     return pictures
+
+
+def _within(profile: Profile, size: tuple[int, int]) -> tuple[int, int]:
+    height, width = (
+        min(max(side, low), high) for low, side, high in zip(profile.min[1:], size, profile.max[1:], strict=True)
+    )
+    return height, width
 
 
 def _psnr(squared_error: float) -> float | None:

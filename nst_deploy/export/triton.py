@@ -13,12 +13,13 @@ from PIL import Image
 
 from nst_common.atomic_file import CannotWriteError, atomic_write, prepare_folder
 from nst_common.errors import UsageError
-from nst_deploy.contract import DEFAULT_PRECISIONS, ModelContract, Precision
+from nst_deploy.contract import DEFAULT_PRECISIONS, Precision
 from nst_deploy.errors import ModelExistsError, NotAModelError, PlanNotServableError, WrongCheckpointError
 from nst_deploy.export.exporter import ExportedFile, export
+from nst_deploy.export.formats import DEFAULT_FORMATS, Format
 from nst_deploy.export.parity import PHOTOGRAPHS
 from nst_deploy.images import load_picture
-from nst_deploy.plan_sidecar import PlanSidecar, read_plan
+from nst_deploy.plan_sidecar import PlanSidecar, read_plan, read_sidecar, sidecar_path, write_sidecar
 from nst_deploy.triton import TritonOptions, WarmupFrame, onnx_config, plan_config
 from nst_train.checkpoints import load_checkpoint
 
@@ -34,8 +35,8 @@ class RepositoryReport:
     """What an export put into a repository.
 
     Attributes:
-        files: the ONNX engines, where they lie in the repository.
-        models: the folders of all models, plans included.
+        files: the engines that were made, where they lie in the repository; a plan has its sidecar beside it.
+        models: their folders.
     """
 
     files: tuple[ExportedFile, ...]
@@ -47,6 +48,7 @@ def export_repository(
     out: str | Path,
     *,
     options: TritonOptions | None = None,
+    formats: Sequence[Format] = DEFAULT_FORMATS,
     precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
     plan: str | Path | None = None,
     overwrite: bool = False,
@@ -61,9 +63,10 @@ def export_repository(
     Args:
         out: the repository, created if need be.
         options: how the models are served; None for the defaults.
-        plan: a TensorRT plan of the same checkpoint, with its sidecar beside it.
+        formats: ``plan`` builds one with TensorRT.
+        plan: in place of that, a TensorRT plan of the same checkpoint, with its sidecar beside it.
         overwrite: replace models of these names; without it they are an error.
-        export_options: of nst_deploy.export.export: static_size, verify, verify_images, norm_precision.
+        export_options: of nst_deploy.export.export: static_size, verify, verify_images, norm_precision, build.
 
     Raises:
         ModelExistsError, NotAModelError: a name is taken.
@@ -72,47 +75,52 @@ def export_repository(
     """
     ckpt, out, options = Path(ckpt), Path(out), options or TritonOptions()
     checkpoint = load_checkpoint(ckpt)
-    sidecar = None if plan is None else _servable(Path(plan), ckpt, checkpoint.sha256, options)
-    names = [_onnx_name(checkpoint.style, precision) for precision in precisions]
-    names += [] if sidecar is None else [_plan_name(checkpoint.style)]
+    if options.kind == "cpu" and (plan is not None or "plan" in formats):
+        raise UsageError("--triton-kind is cpu, but plans run on GPUs alone", "Leave one of the two away")
+    if plan is not None:
+        _check_plan(Path(plan), read_sidecar(Path(plan)), ckpt, checkpoint.sha256)
+    names = [_onnx_name(checkpoint.style, precision) for precision in precisions if "onnx" in formats]
+    names += [f"{checkpoint.style}_trt"] if plan is not None or "plan" in formats else []
     for name in names:
         _check_place(out / name, overwrite=overwrite)
     with _staging(out) as staging:
-        report = export(ckpt, staging / "engines", precisions=precisions, **export_options)
-        models = staging / "models"
-        for file in report.files:
-            _write_onnx_model(models / _onnx_name(file.contract.style, file.contract.precision), file, options)
-        if plan is not None and sidecar is not None:
-            _write_plan_model(models / _plan_name(checkpoint.style), Path(plan), sidecar, options)
-        _publish([models / name for name in names], out, staging, overwrite=overwrite)
-    files = (replace(file, path=out / name / VERSION / ONNX_FILE) for file, name in zip(report.files, names))  # noqa: B905
-    return RepositoryReport(tuple(files), tuple(out / name for name in names))
+        report = export(
+            ckpt, staging / "engines", formats=formats, precisions=precisions, flavor="tensorrt", **export_options
+        )
+        files = [*report.files, *([_copy_plan(Path(plan), staging / "engines")] if plan is not None else [])]
+        models = [staging / "models" / name for name in names]
+        written = [_write_model(model, file, options) for model, file in zip(models, files, strict=True)]
+        _publish(models, out, staging, overwrite=overwrite)
+        placed = [replace(file, path=out / file.path.relative_to(staging / "models")) for file in written]
+    return RepositoryReport(tuple(placed[: len(report.files)]), tuple(out / name for name in names))
 
 
 def _onnx_name(style: str, precision: Precision) -> str:
     return style if precision == "fp32" else f"{style}_{precision}"
 
 
-def _plan_name(style: str) -> str:
-    return f"{style}_trt"
-
-
-def _servable(plan: Path, ckpt: Path, checkpoint_sha256: str, options: TritonOptions) -> PlanSidecar:
-    """The plan's sidecar, if Triton's TensorRT back end can load the plan."""
-    if options.kind == "cpu":
-        raise UsageError(f"--triton-kind is cpu, but the plan {plan} runs on GPUs alone", "Leave one of the two out")
-    _, sidecar = read_plan(plan)
+def _check_plan(plan: Path, sidecar: PlanSidecar, ckpt: Path, checkpoint_sha256: str) -> None:
+    """Whether Triton's TensorRT back end can load it, and it is of this checkpoint."""
     if sidecar.contract.checkpoint_sha256 != checkpoint_sha256:
         raise WrongCheckpointError(plan, ckpt)
     if sidecar.flavor != "tensorrt":
         remedy = "Build it with --trt-flavor tensorrt, or serve the ONNX engine"
         raise PlanNotServableError(plan, "it was built by TensorRT-RTX, and the back end is TensorRT", remedy)
     if sidecar.weights_stripped:
-        raise PlanNotServableError(plan, "it holds no weights", "Build it with its weights")
+        raise PlanNotServableError(plan, "it holds no weights", "Build it without --strip-weights")
     if sidecar.profile.min[0] > 1:
         least = sidecar.profile.min[0]
         raise PlanNotServableError(plan, f"it takes no fewer than {least} pictures", "Build it for 1 and more")
-    return sidecar
+
+
+def _copy_plan(plan: Path, folder: Path) -> ExportedFile:
+    """The plan and its sidecar, in ``folder``."""
+    content, sidecar = read_plan(plan)
+    copy = folder / plan.name
+    with atomic_write(copy) as partial:
+        partial.write_bytes(content)
+    write_sidecar(copy, sidecar)
+    return ExportedFile(copy, sidecar.contract, None, plan=sidecar)
 
 
 def _check_place(model: Path, *, overwrite: bool) -> None:
@@ -125,31 +133,31 @@ def _check_place(model: Path, *, overwrite: bool) -> None:
         raise ModelExistsError(model)
 
 
-def _write_onnx_model(model: Path, file: ExportedFile, options: TritonOptions) -> None:
-    (model / VERSION).mkdir(parents=True)
-    file.path.rename(model / VERSION / ONNX_FILE)
-    frame = _write_frame(model, options.warmup_size or file.contract.static_size)
-    _require_size(frame, file.contract)
-    _write_text(model / CONFIG, onnx_config(model.name, file.contract, options, frame))
+def _write_model(model: Path, file: ExportedFile, options: TritonOptions) -> ExportedFile:
+    """Makes the folder ``model`` and moves the engine into it; returns the file where it lies then."""
+    engine = model / VERSION / (ONNX_FILE if file.plan is None else PLAN_FILE)
+    engine.parent.mkdir(parents=True)
+    file.path.rename(engine)
+    if file.plan is None:
+        frame = _write_frame(model, options.warmup_size or file.contract.static_size)
+        _require_size(frame, file.contract.static_size)
+        config = onnx_config(model.name, file.contract, options, frame)
+    else:
+        sidecar_path(file.path).rename(sidecar_path(engine))
+        frame = _write_frame(model, options.warmup_size or file.plan.profile.opt[1:])
+        if not file.plan.profile.allows((1, frame.height, frame.width)):
+            given = f"--triton-warmup-size is {frame.height}x{frame.width}"
+            raise UsageError(f"{given}, which the plan does not take", "Choose a size of its profile")
+        config = plan_config(model.name, file.plan, options, frame)
+    with atomic_write(model / CONFIG) as partial:
+        partial.write_text(config, encoding="utf-8")
+    return replace(file, path=engine)
 
 
-def _write_plan_model(model: Path, plan: Path, sidecar: PlanSidecar, options: TritonOptions) -> None:
-    (model / VERSION).mkdir(parents=True)
-    content, _ = read_plan(plan)
-    with atomic_write(model / VERSION / PLAN_FILE) as partial:
-        partial.write_bytes(content)
-    frame = _write_frame(model, options.warmup_size or sidecar.profile.opt[1:])
-    if not sidecar.profile.allows((1, frame.height, frame.width)):
-        size = f"{frame.height}x{frame.width}"
-        raise UsageError(f"The plan {plan} takes no warm-up frame of {size} px (HxW)", "Choose another size")
-    _write_text(model / CONFIG, plan_config(model.name, sidecar, options, frame))
-
-
-def _require_size(frame: WarmupFrame, contract: ModelContract) -> None:
-    size = contract.static_size
-    if size is not None and size != (frame.height, frame.width):
+def _require_size(frame: WarmupFrame, static_size: tuple[int, int] | None) -> None:
+    if static_size is not None and static_size != (frame.height, frame.width):
         given = f"--triton-warmup-size is {frame.height}x{frame.width}"
-        raise UsageError(f"{given}, the engine takes {size[0]}x{size[1]} px alone", "Leave the option out")
+        raise UsageError(f"{given}, the engine takes {static_size[0]}x{static_size[1]} px alone", "Leave it away")
 
 
 def _write_frame(model: Path, size: tuple[int, int] | None) -> WarmupFrame:
@@ -168,11 +176,6 @@ def _write_frame(model: Path, size: tuple[int, int] | None) -> WarmupFrame:
     with atomic_write(model / WARMUP_FOLDER / frame.file) as partial:
         partial.write_bytes(pixels.tobytes())
     return frame
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nst_common.errors import UsageError
+from nst_deploy.contract import DEFAULT_PRECISIONS
+from nst_deploy.export.formats import Format
+from nst_deploy.export.plan_arguments import build_options, given_plan_options, size
 from nst_deploy.triton import KINDS, TritonOptions
 
 if TYPE_CHECKING:
@@ -16,12 +19,8 @@ FORMAT = "triton"
 PREFIX = "triton_"
 
 
-def add_options(parser: argparse.ArgumentParser, size: Callable[[str], tuple[int, int]]) -> None:
-    """Adds them to nst-export's parser.
-
-    Args:
-        size: parses HxW.
-    """
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds them to nst-export's parser."""
     group = parser.add_argument_group("for --format triton", "--out is the model repository of the server.")
     defaults = TritonOptions()
 
@@ -48,7 +47,7 @@ def refuse_options(arguments: argparse.Namespace) -> None:
         UsageError: one of them was given, but not the format that it is for.
     """
     parser = argparse.ArgumentParser()
-    add_options(parser, lambda _: (0, 0))
+    add_options(parser)
     for option, default in vars(parser.parse_args([])).items():
         if getattr(arguments, option) != default:
             flag = "--" + option.replace("_", "-")
@@ -57,6 +56,8 @@ def refuse_options(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace, show: Callable[["ExportedFile"], None]) -> int:
     """Makes the repository and reports it; returns the exit code."""
+    formats = _formats(arguments)
+    build = build_options(arguments) if "plan" in formats else None
     from nst_deploy.export.triton import export_repository  # noqa: PLC0415  (torch: not for --help)
 
     chosen = {option: value for option, value in vars(arguments).items() if option.startswith(PREFIX)}
@@ -65,9 +66,11 @@ def run(arguments: argparse.Namespace, show: Callable[["ExportedFile"], None]) -
         arguments.ckpt,
         arguments.out,
         options=TritonOptions(**{option.removeprefix(PREFIX): value for option, value in chosen.items()}),
-        precisions=arguments.precision,
+        formats=formats,
+        precisions=arguments.precision or DEFAULT_PRECISIONS,
         plan=plan,
         overwrite=arguments.overwrite,
+        build=build,
         norm_precision=arguments.norm_precision,
         static_size=arguments.static,
         verify=not arguments.no_verify,
@@ -78,3 +81,18 @@ def run(arguments: argparse.Namespace, show: Callable[["ExportedFile"], None]) -
     for model in report.models:
         sys.stdout.write(f"{model}: ready to be served\n")
     return 0
+
+
+def _formats(arguments: argparse.Namespace) -> tuple[Format, ...]:
+    """Which engines the repository gets: ONNX always, a plan where it was asked for."""
+    if "plan" not in arguments.format:
+        if given := given_plan_options(arguments):
+            raise UsageError(f"{given[0]} is for plans", f"Leave {given[0]} away, or give --format plan,{FORMAT}")
+        return ("onnx",)
+    if arguments.trt_flavor == "rtx":
+        raise UsageError("Triton loads plans of TensorRT, --trt-flavor is rtx", "Leave it or the format plan away")
+    if arguments.strip_weights:
+        raise UsageError("Triton loads plans with their weights, --strip-weights was given", "Leave it away")
+    if arguments.triton_plan is not None:
+        raise UsageError("--triton-plan gives a plan, --format plan builds one", "Leave one of the two away")
+    return ("onnx", "plan")

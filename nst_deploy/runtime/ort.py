@@ -31,7 +31,7 @@ class OrtBackend:
     name = "onnxruntime-cpu"
 
     def __init__(self, engine: Path, *, threads: int | None = None) -> None:
-        self._ort = _import_onnxruntime()
+        self._ort = import_onnxruntime()
         if not engine.is_file():
             raise EngineNotFoundError(engine)
         options = self._ort.SessionOptions()
@@ -67,7 +67,11 @@ class OrtBackend:
         self._session = None
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """
+    Raises:
+        BackendMissingError, BackendBrokenError.
+    """
     with loading("onnxruntime", "cpu"):
         import onnxruntime  # noqa: PLC0415  (an optional extra)
     return onnxruntime
@@ -78,6 +82,15 @@ def _read_contract(engine: Path, session: Any) -> ModelContract:
         contract = ModelContract.from_metadata(session.get_modelmeta().custom_metadata_map)
     except ContractError as error:
         raise NotAnEngineError(engine, str(error)) from error
+    check_tensors(engine, session)
+    return contract
+
+
+def check_tensors(engine: Path, session: Any) -> None:
+    """
+    Raises:
+        NotAnEngineError: the session's inputs and outputs are not those of the contract.
+    """
     for role, nodes, name in (
         ("input", session.get_inputs(), INPUT_NAME),
         ("output", session.get_outputs(), OUTPUT_NAME),
@@ -85,4 +98,3 @@ def _read_contract(engine: Path, session: Any) -> ModelContract:
         given = [(node.name, node.type) for node in nodes]
         if given != [(name, "tensor(uint8)")]:
             raise NotAnEngineError(engine, f"its {role} is {given}, expected one uint8 tensor {name!r}")
-    return contract

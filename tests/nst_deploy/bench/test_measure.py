@@ -79,6 +79,7 @@ def test_what_does_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch, tmp_pat
         CONTRACT,
         Image.new("RGB", (8, 8)),
         [(5000, 5000), (9000, 9000)],
+        VARIANTS,
         runs=4,
         threads=1,
         advance=lambda count, _: done.append(count),
@@ -86,4 +87,4 @@ def test_what_does_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert measurement.rows == ()
     assert len(measurement.absences) == 2 * len(VARIANTS)
     assert measurement.absences[0].reason == "all of them together need about 7.0 GiB, 1.0 GiB are free"
-    assert sum(done) == count_runs(2, 4)
+    assert sum(done) == count_runs(2, len(VARIANTS), 4)

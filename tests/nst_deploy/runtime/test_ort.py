@@ -128,7 +128,7 @@ def test_an_import_that_fails(monkeypatch: pytest.MonkeyPatch, cause: BaseExcept
     monkeypatch.setattr("builtins.__import__", broken)
     expected = type(cause) if cause else BackendBrokenError
     with pytest.raises(expected, match=None if cause else r"cannot be loaded: initialization failed\. Install"):
-        ort._import_onnxruntime()
+        ort.import_onnxruntime()
 
 
 def test_nothing_heavy_is_imported(engine: Path) -> None:

@@ -1,0 +1,229 @@
+"""ONNX Runtime on NVIDIA GPUs: its CUDA and TensorRT execution providers, pictures bound in the GPU's memory."""
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nst_deploy.contract import INPUT_NAME, OUTPUT_NAME
+from nst_deploy.errors import (
+    BackendFailedError,
+    EngineUnreadableError,
+    GpuUnavailableError,
+    NoCudaGraphError,
+    NotADeviceArrayError,
+    OutOfDeviceMemoryError,
+)
+from nst_deploy.runtime.device_array import DeviceArray, DeviceView, stream_handle, view_device_array
+from nst_deploy.runtime.device_memory import open_driver
+from nst_deploy.runtime.gpu_probe import why_no_gpu
+from nst_deploy.runtime.onnx_metadata import read_engine
+from nst_deploy.runtime.ort import ERRORS_ONLY, check_tensors
+from nst_deploy.runtime.ort_providers import Provider, load_onnxruntime, max_batch, provider_list
+
+GRAPH_ID = "gpu_graph_id"  # a run's option: which captured graph it is; -1 for none
+IDLE_KEPT = 4  # bindings that wait for their next run; one for each thread is what is used
+
+Where = Literal["cuda", "cpu"]  # of the bound pictures; the CPU's serves to try the same code without a GPU
+
+
+@dataclass
+class _Bound:
+    """Input and output in device memory, bound to the session."""
+
+    shape: tuple[int, ...]
+    binding: Any
+    source: Any
+    target: Any
+    options: Any
+
+
+class OrtGpuBackend:
+    """ONNX Runtime on the GPU; may be shared between threads.
+
+    Args:
+        engine: an ONNX engine; FP16 ones are what GPUs are for.
+        provider: ``cuda``, or ``tensorrt``, which builds engines at the first run and keeps them in the user's cache.
+        cuda_graph: run as a CUDA graph; for engines of one static size.
+        cache: see ``provider``.
+
+    Raises:
+        BackendMissingError, BackendBrokenError, PackagesCollideError, ProviderUnavailableError, GpuUnavailableError.
+        EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
+        NoCudaGraphError: a graph for an engine of any size.
+        ProviderPrecisionError: TensorRT would compute a float32 engine in TF32.
+    """
+
+    def __init__(
+        self, engine: Path, *, provider: Provider = "cuda", cuda_graph: bool = False, cache: bool = True
+    ) -> None:
+        model, self.contract = read_engine(engine)
+        if cuda_graph and self.contract.static_size is None:
+            raise NoCudaGraphError("An ONNX engine of any size (exported without --static)")
+        ort = load_onnxruntime(provider)
+        reason = why_no_gpu()
+        if reason is not None:
+            raise GpuUnavailableError(reason)
+        self._max_batch = max_batch(provider)
+        providers = provider_list(provider, model, self.contract, cuda_graph=cuda_graph, cache=cache)
+        self._start(ort, engine, f"onnxruntime-{provider}", providers, where="cuda", cuda_graph=cuda_graph)
+
+    def _start(
+        self, ort: Any, engine: Path, name: str, providers: list[Any], *, where: Where, cuda_graph: bool
+    ) -> None:
+        self.name, self._ort, self._where, self._cuda_graph = name, ort, where, cuda_graph
+        options = ort.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        options.enable_mem_pattern = cuda_graph  # a pattern for every size would pile up memory
+        try:
+            # Without the fallback of the Python package, which would start again on the CPU and print that it does.
+            self._session: Any = ort.InferenceSession(str(engine), options, providers=providers, enable_fallback=0)
+        except Exception as error:
+            if _is_memory(error):
+                raise _out_of_memory() from error
+            raise EngineUnreadableError(engine, str(error).strip().split("\n")[0]) from error
+        wanted = providers[0][0]
+        if self._session.get_providers()[0] != wanted:
+            raise EngineUnreadableError(engine, f"ONNX Runtime left {wanted} out")
+        check_tensors(engine, self._session)
+        self._lock = threading.Lock()
+        self._graph_lock = threading.Lock()  # a captured graph is one for all threads
+        self._idle: list[_Bound] = []
+        self._graphs: dict[tuple[int, ...], _Bound] = {}
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See Backend.
+
+        Raises:
+            OutOfDeviceMemoryError, BackendFailedError.
+        """
+        most = self._max_batch or len(images)
+        parts = [self._run(images[start : start + most]) for start in range(0, len(images), most)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._cuda_graph:
+            with self._graph_lock:
+                if images.shape not in self._graphs:
+                    self._graphs[images.shape] = self._bind(images.shape, graph=len(self._graphs))
+                return self._run_bound(self._graphs[images.shape], images)
+        bound = self._take(images.shape)
+        styled = self._run_bound(bound, images)
+        with self._lock:
+            self._idle = [bound, *self._idle][:IDLE_KEPT]
+        return styled
+
+    def _run_bound(self, bound: _Bound, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            bound.source.update_inplace(images)
+            self._session.run_with_iobinding(bound.binding, bound.options)
+            styled: NDArray[np.uint8] = bound.target.numpy()
+        except Exception as error:
+            raise self._failure(error) from error
+        # From the CPU's memory it is a view of what the next run writes to.
+        return styled.copy() if self._where == "cpu" else styled
+
+    def _take(self, shape: tuple[int, ...]) -> _Bound:
+        """An idle binding of this shape, or a new one; idle ones of other shapes go, for their memory."""
+        with self._lock:
+            for index, bound in enumerate(self._idle):
+                if bound.shape == shape:
+                    return self._idle.pop(index)
+            self._idle.clear()
+        return self._bind(shape, graph=-1)
+
+    def _bind(self, shape: tuple[int, ...], *, graph: int) -> _Bound:
+        new, where = self._ort.OrtValue.ortvalue_from_shape_and_type, self._where
+        try:
+            source, target = (new(list(shape), np.uint8, where, 0) for _ in range(2))
+            binding = self._session.io_binding()
+            binding.bind_ortvalue_input(INPUT_NAME, source)
+            binding.bind_ortvalue_output(OUTPUT_NAME, target)
+        except Exception as error:
+            raise self._failure(error) from error
+        return _Bound(shape, binding, source, target, self._run_options(graph))
+
+    def _run_options(self, graph: int) -> Any:
+        options = self._ort.RunOptions()
+        options.log_severity_level = ERRORS_ONLY
+        if self._cuda_graph:
+            options.add_run_config_entry(GRAPH_ID, str(graph))
+        return options
+
+    def run_device(self, images: Any, *, stream: Any = None, out: Any = None) -> Any:
+        """Styles pictures that lie in the GPU's memory, without a copy through the host; returns when it is done.
+
+        Args, Returns: see PlanBackend.run_device. The work runs on ONNX Runtime's own stream: what is on the caller's
+        is waited for first.
+
+        Raises:
+            NotADeviceArrayError, OutOfDeviceMemoryError, BackendFailedError.
+        """
+        source = view_device_array(images, 1)
+        try:
+            target = None if out is None else view_device_array(out, 1)
+            try:
+                self._wait_for(source.stream, target.stream if target else None, stream)
+                return self._run_views(source, target, out)
+            finally:
+                if target is not None:
+                    target.release()
+        finally:
+            source.release()
+
+    def _run_views(self, source: DeviceView, target: DeviceView | None, out: Any) -> Any:
+        if target is not None and target.shape != source.shape:
+            raise NotADeviceArrayError(f"out {list(target.shape)} for images {list(source.shape)}")
+        if self._max_batch is not None and source.shape[0] > self._max_batch:
+            raise NotADeviceArrayError(f"{source.shape[0]} pictures, of which {self._max_batch} fit at once")
+        value: Any = None
+        try:
+            if target is None:
+                value = self._ort.OrtValue.ortvalue_from_shape_and_type(list(source.shape), np.uint8, self._where, 0)
+            address = target.address if target is not None else value.data_ptr()
+            binding = self._session.io_binding()
+            binding.bind_input(INPUT_NAME, self._where, 0, np.uint8, list(source.shape), source.address)
+            binding.bind_output(OUTPUT_NAME, self._where, 0, np.uint8, list(source.shape), address)
+            self._session.run_with_iobinding(binding, self._run_options(-1))
+            binding.synchronize_outputs()
+        except Exception as error:
+            raise self._failure(error) from error
+        shape = source.shape if source.has_batch else source.shape[1:]
+        return out if target is not None else DeviceArray(address, shape, owner=value)
+
+    def _wait_for(self, *streams: Any) -> None:
+        handles = {stream_handle(stream) for stream in streams if stream is not None}
+        if handles:
+            driver = open_driver()
+            with driver.current():
+                driver.synchronize(None)
+
+    def close(self) -> None:
+        with self._lock:
+            self._idle.clear()
+            self._graphs.clear()
+            self._session = None
+
+    def _failure(self, error: Exception) -> Exception:
+        if _is_memory(error):
+            return _out_of_memory()
+        return BackendFailedError(self.name, str(error).strip().split("\n")[0])
+
+
+def _is_memory(error: Exception) -> bool:
+    """ONNX Runtime has no kind of error for it, and every part of it says it in words of its own."""
+    text = str(error).lower()
+    return any(words in text for words in ("out of memory", "failed to allocate memory", "memory allocation"))
+
+
+def _out_of_memory() -> OutOfDeviceMemoryError:
+    free = total = 0
+    with suppress(Exception):  # how much is free is a service; the error is not to be replaced by another
+        driver = open_driver()
+        with driver.current():
+            free, total = driver.memory()
+    return OutOfDeviceMemoryError(None, free, total)

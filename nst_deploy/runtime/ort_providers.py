@@ -1,0 +1,134 @@
+"""ONNX Runtime's execution providers for NVIDIA GPUs: whether they load, and with which options."""
+
+import contextlib
+import ctypes
+import hashlib
+import io
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from nst_deploy.contract import INPUT_NAME, ModelContract
+from nst_deploy.errors import (
+    BackendMissingError,
+    PackagesCollideError,
+    ProviderPrecisionError,
+    ProviderUnavailableError,
+)
+from nst_deploy.plan_sidecar import DEFAULT_PROFILE, Profile
+from nst_deploy.runtime.ort import import_onnxruntime
+from nst_deploy.runtime.ov_cache import user_cache_folder
+
+Provider = Literal["cuda", "tensorrt"]
+NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+WHEELS = ("onnxruntime", "onnxruntime-gpu")
+REINSTALL = "Install the one for GPUs in its place: pip uninstall -y onnxruntime && pip install 'nst[gpu]'"
+TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # an environment variable of NVIDIA's libraries; 0 is never
+
+
+def load_onnxruntime(provider: Provider) -> Any:
+    """The module, its provider loaded.
+
+    Raises:
+        BackendMissingError, BackendBrokenError.
+        PackagesCollideError, ProviderUnavailableError: it is the wheel for CPUs, or half of two, or lacks CUDA.
+    """
+    try:
+        ort = import_onnxruntime()
+    except BackendMissingError as error:
+        raise BackendMissingError("onnxruntime-gpu", "gpu") from error
+    if NAMES[provider] not in ort.get_available_providers():
+        if both_wheels():
+            raise PackagesCollideError
+        raise ProviderUnavailableError(NAMES[provider], "the installed onnxruntime is the one for CPUs", REINSTALL)
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls()
+    reason = _why_not_loaded(Path(ort.__file__).parent / "capi", provider)
+    if reason is not None:
+        if both_wheels():
+            raise PackagesCollideError
+        remedy = (
+            "pip install 'nst[tensorrt]'" if provider == "tensorrt" else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+        raise ProviderUnavailableError(NAMES[provider], reason, f"Install what it needs: {remedy}")
+    return ort
+
+
+def both_wheels() -> bool:
+    """Whether both wheels are installed, which own the same files."""
+    for wheel in WHEELS:
+        try:
+            version(wheel)
+        except PackageNotFoundError:
+            return False
+    return True
+
+
+def _why_not_loaded(folder: Path, provider: Provider) -> str | None:
+    """What the system's loader says; ONNX Runtime itself would print it and go on with the CPU."""
+    prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
+    for part in ("shared", provider):
+        try:
+            ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_{part}{suffix}"))
+        except OSError as error:
+            return str(error)
+    return None
+
+
+def provider_list(
+    provider: Provider, model: bytes, contract: ModelContract, *, cuda_graph: bool, cache: bool
+) -> list[Any]:
+    """For InferenceSession: what runs the engine, then what runs the rest (a few numbers about shapes, on the CPU).
+
+    Raises:
+        ProviderPrecisionError: TensorRT would round a float32 engine's numbers to TF32.
+    """
+    cuda = (
+        NAMES["cuda"],
+        {
+            "use_tf32": "0",  # an engine's precision is what its file says
+            "arena_extend_strategy": "kSameAsRequested",
+            "enable_cuda_graph": str(int(cuda_graph and provider == "cuda")),
+        },
+    )
+    if provider == "cuda":
+        return [cuda, "CPUExecutionProvider"]
+    if contract.precision == "fp32" and os.environ.get(TF32_SWITCH) != "0":
+        raise ProviderPrecisionError(TF32_SWITCH)
+    tensorrt = {**_profile_options(contract), **(_cache_options(model) if cache else {})}
+    tensorrt["trt_cuda_graph_enable"] = str(int(cuda_graph))
+    return [(NAMES["tensorrt"], tensorrt), cuda, "CPUExecutionProvider"]
+
+
+def max_batch(provider: Provider) -> int | None:
+    """Pictures at once; None for any number."""
+    return DEFAULT_PROFILE.max[0] if provider == "tensorrt" else None
+
+
+def _profile_options(contract: ModelContract) -> dict[str, str]:
+    """The shapes that TensorRT prepares for: without them it would build anew for every size beyond those it met."""
+    profile = DEFAULT_PROFILE
+    if contract.static_size is not None:
+        size = (1, *contract.static_size)
+        profile = Profile(size, size, size)
+    return {
+        f"trt_profile_{name}_shapes": f"{INPUT_NAME}:{n}x{h}x{w}x3"
+        for name, (n, h, w) in (("min", profile.min), ("opt", profile.opt), ("max", profile.max))
+    }
+
+
+def _cache_options(model: bytes) -> dict[str, str]:
+    """Engines by the content of the model: the provider itself goes by its path, and by the GPU."""
+    folder = user_cache_folder() / "tensorrt"
+    with contextlib.suppress(OSError):
+        (folder / hashlib.sha256(model).hexdigest()[:16]).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(folder / hashlib.sha256(model).hexdigest()[:16]),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(folder),
+        }
+    return {}
