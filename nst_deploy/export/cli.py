@@ -37,7 +37,7 @@ def _run(argv: Sequence[str]) -> int:
         _refuse_export_options(arguments)
         triton_cli.refuse_options(arguments)
         return _verify(arguments)
-    if triton_cli.FORMAT in arguments.format:
+    if triton_cli.FORMAT in (arguments.format or ()):
         _say(f"reading {arguments.ckpt}")
         return triton_cli.run(arguments, lambda file: _show(file, arguments.ckpt))
     triton_cli.refuse_options(arguments)
