@@ -106,8 +106,8 @@ class TritonBackend:
     def _ask_for_config(self) -> dict[str, Any]:
         client, name = self._client(), self._address.model
         if not client.is_model_ready(name, **self._limit()):
-            known = ", ".join(_names(client.get_model_repository_index(**self._limit())))
-            raise ModelNotReadyError(str(self._address), f"the server has the models: {known or 'none'}")
+            index = client.get_model_repository_index(**self._limit())
+            raise ModelNotReadyError(str(self._address), _why_not_ready(name, index))
         if self._address.protocol == "http":
             config: dict[str, Any] = client.get_model_config(name)
             return config
@@ -147,7 +147,7 @@ class TritonBackend:
             raise ServerFailedError(address, f"its answer cannot be read: {error}") from error
 
     def _explain(self, status: str, message: str) -> Exception:
-        address, reason = str(self._address), message.partition("\n")[0]
+        address, reason = str(self._address), message.partition("\n")[0].rstrip(".")
         if status == TOO_LATE:
             return ServerTimeoutError(address, self._timeout)
         if status == NO_SUCH_MODEL:
@@ -172,10 +172,16 @@ def _import_client(protocol: str) -> Any:
             raise BackendMissingError(f"tritonclient[{protocol}]", "triton") from error
 
 
-def _names(index: Any) -> list[str]:
-    """Of a repository's models: HTTP answers with a list, gRPC with a message."""
+def _why_not_ready(model: str, index: Any) -> str:
+    """From the index of the server's repository: HTTP answers with a list, gRPC with a message."""
     entries = index if isinstance(index, list) else index.models
-    return sorted({entry["name"] if isinstance(entry, dict) else entry.name for entry in entries})
+    reasons = {}
+    for entry in entries:
+        name, reason = (entry["name"], entry.get("reason")) if isinstance(entry, dict) else (entry.name, entry.reason)
+        reasons[name] = reason or ""
+    if reason := reasons.get(model):
+        return reason.rstrip(".")
+    return f"the server has {', '.join(sorted(reasons)) or 'no models'}"
 
 
 def _read_config(address: str, config: dict[str, Any]) -> tuple[ModelContract, int]:

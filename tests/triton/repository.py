@@ -22,7 +22,7 @@ def parse(text: str) -> Any:
 def write_model(
     repository: Path, name: str = "negative", options: TritonOptions | None = None, **contract: object
 ) -> Path:
-    """A model whose engine inverts; the keywords change its contract. Its warm-up frame is noise of 16x24 px."""
+    """A model whose engine inverts; the keywords change its contract. Its warm-up frame is noise, 24x16 px (HxW)."""
     model = repository / name
     (model / "1").mkdir(parents=True)
     (model / "warmup").mkdir()

@@ -47,6 +47,7 @@ def serving_for_real(repository: Path, work: Path) -> Iterator[dict[str, str]]:
     command = [folder / "bin" / "tritonserver", "--model-repository", repository, "--backend-directory", work]
     command += ["--http-address", "127.0.0.1", "--http-port", http, "--grpc-address", "127.0.0.1", "--grpc-port", grpc]
     command += ["--allow-metrics", "false", "--exit-on-error", "false", "--strict-readiness", "false"]
+    command += ["--exit-timeout-secs", "1"]
     _lay_out_backends(folder, work)
     libraries = (next(folder.parents[1].glob("*pytriton.libs")), sysconfig.get_config_var("LIBDIR"))
     environment = {
