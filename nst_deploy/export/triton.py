@@ -52,6 +52,7 @@ def export_repository(
     precisions: Sequence[Precision] = DEFAULT_PRECISIONS,
     plan: str | Path | None = None,
     overwrite: bool = False,
+    static_size: tuple[int, int] | None = None,
     **export_options: Any,
 ) -> RepositoryReport:
     """Exports a checkpoint into a model repository, as models that need no further editing.
@@ -66,7 +67,8 @@ def export_repository(
         formats: ``plan`` builds one with TensorRT.
         plan: in place of that, a TensorRT plan of the same checkpoint, with its sidecar beside it.
         overwrite: replace models of these names; without it they are an error.
-        export_options: of nst_deploy.export.export: static_size, verify, verify_images, norm_precision, build.
+        static_size, export_options: of nst_deploy.export.export; the latter are verify, verify_images, norm_precision
+            and build.
 
     Raises:
         ModelExistsError, NotAModelError: a name is taken.
@@ -74,6 +76,7 @@ def export_repository(
         UsageError, CannotWriteError; everything that nst_deploy.export.export raises.
     """
     ckpt, out, options = Path(ckpt), Path(out), options or TritonOptions()
+    _check_warmup_size(options.warmup_size, static_size)
     checkpoint = load_checkpoint(ckpt)
     if options.kind == "cpu" and (plan is not None or "plan" in formats):
         raise UsageError("--triton-kind is cpu, but plans run on GPUs alone", "Leave one of the two away")
@@ -85,7 +88,13 @@ def export_repository(
         _check_place(out / name, overwrite=overwrite)
     with _staging(out) as staging:
         report = export(
-            ckpt, staging / "engines", formats=formats, precisions=precisions, flavor="tensorrt", **export_options
+            ckpt,
+            staging / "engines",
+            formats=formats,
+            precisions=precisions,
+            flavor="tensorrt",
+            static_size=static_size,
+            **export_options,
         )
         files = [*report.files, *([_copy_plan(Path(plan), staging / "engines")] if plan is not None else [])]
         models = [staging / "models" / name for name in names]
@@ -140,7 +149,6 @@ def _write_model(model: Path, file: ExportedFile, options: TritonOptions) -> Exp
     file.path.rename(engine)
     if file.plan is None:
         frame = _write_frame(model, options.warmup_size or file.contract.static_size)
-        _require_size(frame, file.contract.static_size)
         config = onnx_config(model.name, file.contract, options, frame)
     else:
         sidecar_path(file.path).rename(sidecar_path(engine))
@@ -154,9 +162,9 @@ def _write_model(model: Path, file: ExportedFile, options: TritonOptions) -> Exp
     return replace(file, path=engine)
 
 
-def _require_size(frame: WarmupFrame, static_size: tuple[int, int] | None) -> None:
-    if static_size is not None and static_size != (frame.height, frame.width):
-        given = f"--triton-warmup-size is {frame.height}x{frame.width}"
+def _check_warmup_size(size: tuple[int, int] | None, static_size: tuple[int, int] | None) -> None:
+    if size is not None and static_size is not None and size != static_size:
+        given = f"--triton-warmup-size is {size[0]}x{size[1]}"
         raise UsageError(f"{given}, the engine takes {static_size[0]}x{static_size[1]} px alone", "Leave it away")
 
 
