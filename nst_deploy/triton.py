@@ -37,7 +37,7 @@ class TritonOptions:
     Attributes:
         kind: ``auto`` runs on every GPU of the server, on its CPU where it has none; the same folder loads on both.
             ``gpu`` does not load without a GPU, ``cpu`` leaves GPUs alone. CPU and GPU instances side by side are not
-            offered: requests that the slow ones happen to take would wait tens of times longer.
+            offered: requests that the slow ones happen to take would wait while GPUs idle.
         instances: copies of the model, per GPU or on the CPU.
         threads: CPU threads of each instance; None takes every core.
         max_batch: pictures in one run, joined by the server or sent as one request.
