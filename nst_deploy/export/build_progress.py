@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from nst_common.progress import Progress
 
 Result = TypeVar("Result")
+SIGNAL_INTERVAL = 0.2  # s between looks for Ctrl-C, which does not end a wait on Windows
 
 
 class BuildWatch:
@@ -74,16 +75,18 @@ def run_watched(name: str, trt: Any, build: Callable[[Any], Result]) -> Result:
     """
     watch = BuildWatch(name)
     monitor = _new_monitor(trt, watch)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="build") as pool:
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="build")
+    try:
         future = pool.submit(build, monitor)
-        try:
-            return future.result()
-        except BaseException:
-            watch.cancelled = True
-            raise
-        finally:
-            future.exception()  # waits
-            watch.close()
+        while not future.done():
+            wait([future], SIGNAL_INTERVAL)
+        return future.result()
+    except BaseException:
+        watch.cancelled = True
+        raise
+    finally:
+        pool.shutdown()  # waits for it
+        watch.close()
 
 
 def _new_monitor(trt: Any, watch: BuildWatch) -> Any:

@@ -75,7 +75,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def given_plan_options(arguments: argparse.Namespace) -> list[str]:
     """The flags among them that were given."""
-    return ["--" + name.replace("_", "-") for name in PLAN_OPTIONS if getattr(arguments, name) not in (None, False)]
+    return ["--" + name.replace("_", "-") for name in PLAN_OPTIONS if _is_given(getattr(arguments, name))]
 
 
 def build_options(arguments: argparse.Namespace) -> BuildOptions:
@@ -84,7 +84,11 @@ def build_options(arguments: argparse.Namespace) -> BuildOptions:
         UsageError: a value that no plan can have.
     """
     given = {field: getattr(arguments, name) for name, field in FIELDS.items()}
-    return BuildOptions(**{field: value for field, value in given.items() if value not in (None, False)})
+    return BuildOptions(**{field: value for field, value in given.items() if _is_given(value)})
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False  # 0 is a value
 
 
 def size(text: str) -> Size:

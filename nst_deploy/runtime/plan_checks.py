@@ -19,6 +19,8 @@ from nst_deploy.runtime.trt import NAMES
 
 PLAN_MAGIC = (b"ftrt", b"ptrt", b"vtrt")  # how plans begin; only better messages depend on it
 
+PORTABLE_FROM = (8, 0)  # compute capability from which on TensorRT's hardware-compatible plans run
+
 
 def is_plan(engine: Path) -> bool:
     """By its name alone."""
@@ -75,6 +77,8 @@ def check_gpu(plan: Path, sidecar: PlanSidecar, gpu: Gpu) -> None:
         capabilities = f"GPUs of compute capability {', '.join(known)}"
         built_on = f" on {sidecar.gpu_name}" if sidecar.gpu_name else ""
         raise PlanElsewhereError(plan, capabilities + built_on, here, sidecar.flavor)
+    if sidecar.portable and gpu.compute_capability < PORTABLE_FROM:
+        raise PlanElsewhereError(plan, "GPUs of compute capability 8.0 and later", here, sidecar.flavor)
     # TensorRT times its kernels on the GPU that builds; RTX compiles them where it runs.
     tied = sidecar.flavor == "tensorrt" and not sidecar.portable
     if tied and sidecar.gpu_name not in (None, gpu.name):

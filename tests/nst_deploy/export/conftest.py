@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nst_deploy.export.trt_library import find_gpu
 from nst_train.checkpoints import Checkpoint, save_checkpoint
 from nst_train.transform_net import TransformNet, TransformNetConfig
 
@@ -22,3 +23,10 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
     save_checkpoint(path, Checkpoint(SMALL, net.state_dict(), "small"))
     return path
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    """For what happens only on a machine without a GPU."""
+    if find_gpu() is not None:
+        pytest.skip("there is a GPU here")
