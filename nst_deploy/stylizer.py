@@ -60,6 +60,13 @@ class Stylizer:
             find_engine(engine), device, precision=precision, threads=threads, cache=cache, cuda_graph=cuda_graph
         )
 
+    @classmethod
+    def over(cls, backend: Backend) -> Self:
+        """A Stylizer over an opened back end, such as a TritonBackend; it is closed with the Stylizer."""
+        stylizer = cls.__new__(cls)
+        stylizer._backend = backend
+        return stylizer
+
     @property
     def contract(self) -> ModelContract:
         """What the engine says of itself: style, precision, checkpoint, parity, size."""
