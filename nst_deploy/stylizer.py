@@ -32,13 +32,15 @@ class Stylizer:
         device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO; ``auto`` takes the fastest one that is installed and
             never lowers the precision.
         precision: ``bf16`` computes in less than the engine's own precision: twice as fast on CPUs that have it, and
-            not the same picture to the last level; None keeps the engine's own.
+            not the same picture to the last level. ``int8`` runs the INT8 engine beside it on OpenVINO: half as fast
+            again, PSNR 34 dB and more. None keeps the engine's own.
         threads: CPU threads for one picture; None takes every core.
         cache: let the back end keep what it compiled in the user's cache folder, for a faster start.
 
     Raises:
         UnknownStyleError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError, BackendMissingError,
-        BackendBrokenError, PrecisionUnknownError, PrecisionUnavailableError.
+        BackendBrokenError, PrecisionUnknownError, PrecisionUnavailableError, Int8EngineMissingError,
+        Int8EngineForeignError.
 
     Example:
         >>> stylize = Stylizer("la_muse.onnx")

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from nst_common.errors import UsageError
 from nst_deploy.contract import ModelContract
 from nst_deploy.errors import PrecisionUnknownError
+from nst_deploy.runtime.int8_engine import int8_engine
 
 Device = Literal["auto", "cpu", "openvino"]
 DEVICES: tuple[Device, ...] = get_args(Device)
-LowerPrecision = Literal["bf16"]  # than the engine's own; only when asked for
+LowerPrecision = Literal["bf16", "int8"]  # than the engine's own; only when asked for
 LOWER_PRECISIONS: tuple[LowerPrecision, ...] = get_args(LowerPrecision)
 
 Variant: TypeAlias = tuple[Device, LowerPrecision | None]  # a way to run an engine, None being its own precision
 # All of them; ``auto`` takes the first whose package is installed.
-VARIANTS: tuple[Variant, ...] = (("openvino", None), ("cpu", None), ("openvino", "bf16"))
+VARIANTS: tuple[Variant, ...] = (("openvino", None), ("cpu", None), ("openvino", "bf16"), ("openvino", "int8"))
 MAX_THREADS = 256  # more than any machine gains from; a slip of the finger may not bring one down
 PACKAGES: dict[Device, str] = {"openvino": "openvino", "cpu": "onnxruntime"}
 
@@ -60,7 +61,8 @@ def open_backend(
     Args:
         engine: an ONNX file made by nst-export.
         device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO on the CPU, ``auto`` the faster one that is installed.
-        precision: to compute in less than the engine's own; None keeps that.
+        precision: to compute in less than the engine's own; None keeps that. ``int8`` opens the INT8 engine that lies
+            beside ``engine``.
         threads: CPU threads for one run, 1..MAX_THREADS; None lets the runtime take every core.
         cache: let the back end keep what it compiled in the user's cache folder.
 
@@ -68,10 +70,13 @@ def open_backend(
         BackendMissingError, BackendBrokenError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
         UsageError: a device or a number of threads that there is not.
         PrecisionUnknownError, PrecisionUnavailableError: the back end, or this CPU, does not have it.
+        Int8EngineMissingError, Int8EngineForeignError: there is no INT8 engine beside it, or that of another net.
     """
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads is {threads}, expected 1..{MAX_THREADS}", "None takes every core")
     chosen = choose_device(device, precision)
+    if precision == "int8":
+        engine = int8_engine(engine)
     # One vendor library is imported only when it is about to be used: it is most of a cold start.
     if chosen == "openvino":
         from nst_deploy.runtime.ov import OvBackend  # noqa: PLC0415
