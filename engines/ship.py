@@ -3,8 +3,8 @@
     python engines/ship.py la_muse.pth [starry_night.pth …]
 
 Writes engines/NAME.pth (weights in FP16 where the picture keeps 55 dB, in FP32 otherwise), nst_deploy/styles/NAME.onnx
-and NAME.int8.onnx exported from it and proven as nst-export does, NAME.jpg beside them, and engines/NAME.md. Cards quote
-benchmarks/results/quality.json where it knows the style; run this again after benchmarks/quality.py.
+and NAME.int8.onnx exported from it and proven as nst-export does, NAME.jpg beside them, and engines/NAME.md. Cards
+quote benchmarks/results/quality.json where it knows the style; run this again after benchmarks/quality.py.
 """
 
 import argparse

@@ -110,7 +110,8 @@ def _parser() -> ArgumentParser:
         type=_list_of(PRECISIONS),
         default=DEFAULT_PRECISIONS,
         metavar="LIST",
-        help=f"of {', '.join(PRECISIONS)} (default: {', '.join(DEFAULT_PRECISIONS)}); fp16 is for GPUs, int8 for OpenVINO on CPUs",
+        help=f"of {', '.join(PRECISIONS)} (default: {', '.join(DEFAULT_PRECISIONS)}); fp16 is for GPUs, int8 for "
+        "OpenVINO on CPUs",
     )
     parser.add_argument(
         "--norm-precision",

@@ -72,7 +72,7 @@ def fold_to_int8(net: TransformNet, pictures: Sequence[Pixels]) -> tuple[FoldedN
         step, zero = (1.0, CENTRE) if layer is first else _levels(*ranges[layer])
         weight_step = None
         if layer in whole:
-            weight_step = _scale_to_whole(cast("Stage", layer), whole[cast("Stage", layer)], step)
+            weight_step = _scale_to_whole(layer, whole[layer], step)
         sites[name] = Site(step, zero, weight_step)
     return folded, sites
 
@@ -106,7 +106,11 @@ def calibrate(
 def _centre_on_a_level(folded: FoldedNet) -> Stage:
     """Shifts what the first stage is given by half a level: a constant, which its norm takes out again."""
     centre, first = cast("tuple[Centre, Stage]", tuple(folded.layers[:2]))
-    first.pad_value += centre.middle - CENTRE
+    if first.mode == "constant":
+        # The convolution's own zeros lie in the middle of the range, which is no longer 0.
+        width, first.conv.padding = max(first.pads[0], cast("int", first.conv.padding[0])), (0, 0)
+        first.pads = (width, width)
+        first.pad_value += centre.middle - CENTRE
     centre.middle = CENTRE
     return first
 
