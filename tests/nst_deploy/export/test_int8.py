@@ -1,4 +1,4 @@
-"""INT8 engines: they compute what rounding levels and weights says, on OpenVINO's integer kernels, or are not written."""
+"""INT8 engines: they compute what rounding says, on OpenVINO's integer kernels, or are not written."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def engine(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / np.square(first.astype(float) - second).mean()))
+    return float(10 * np.log10(255**2 / max(1e-9, np.square(first.astype(float) - second).mean())))
 
 
 @contextmanager
