@@ -97,6 +97,26 @@ class PrecisionUnknownError(UsageError):
         )
 
 
+class Int8EngineMissingError(UserError):
+    """INT8 engines are files of their own, and there is none beside the engine that was given."""
+
+    def __init__(self, engine: Path, expected: Path) -> None:
+        super().__init__(
+            f"Computing {engine} in int8 takes an engine made for it, and there is no {expected}",
+            "Make it: nst-export --precision int8 --ckpt CHECKPOINT",
+        )
+
+
+class Int8EngineForeignError(UserError):
+    """The INT8 engine beside an engine was made from another checkpoint."""
+
+    def __init__(self, engine: Path, beside: Path) -> None:
+        super().__init__(
+            f"{beside} was not made from the checkpoint of {engine}: their SHA-256 differ",
+            "Export both anew: nst-export --precision fp32,int8 --ckpt CHECKPOINT",
+        )
+
+
 class BackendFailedError(UserError):
     """The back end gave up on a picture it had accepted."""
 

@@ -172,7 +172,7 @@ def _parser() -> ArgumentParser:
         type=_list_of(PRECISIONS),
         metavar="LIST",
         help=f"of the ONNX files, of {', '.join(PRECISIONS)} (default: {', '.join(DEFAULT_PRECISIONS)}); fp16 is for "
-        "GPUs, and what every plan has",
+        "GPUs, and what every plan has, int8 for OpenVINO on CPUs",
     )
     parser.add_argument(
         "--norm-precision",
