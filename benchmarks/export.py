@@ -13,7 +13,7 @@ PyTorch eager.
 ``--rewrites`` times the graph with all rewrites of nst_deploy/export/fold.py, with each alone, and with all but one.
 ``--cpu-time`` counts processor time instead of wall time: with ``--threads 1`` a busy machine hardly disturbs it.
 
-Writes benchmarks/results/export.json, or export_rewrites.json.
+Writes benchmarks/results/export.json, or export_rewrites.json, or ``--out``; export_plot.py draws the first.
 """
 
 import argparse
@@ -71,8 +71,8 @@ def main() -> None:
         "matrix_peak": peak,
         "sizes": sizes,
     }
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / ("export_rewrites.json" if arguments.rewrites else "export.json")
+    target = arguments.out or RESULTS / ("export_rewrites.json" if arguments.rewrites else "export.json")
+    target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n")
     print(f"matrix peak: {peak}")
 
@@ -145,6 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="WORD", help="only rows whose name holds one of these")
     parser.add_argument("--cpu-time", action="store_true", help="processor time instead of wall time")
     parser.add_argument("--rewrites", action="store_true", help="what each rewrite gives")
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import onnx
 import torch
 from lanes import Lane
 from torch import nn
@@ -59,12 +60,12 @@ def save_rewrites(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
     )
 
 
-def _save_plain(net: nn.Module, path: Path) -> None:
+def plain_model(net: nn.Module, dtype: torch.dtype = torch.float32) -> onnx.ModelProto:
     """What torch.onnx.export gives for the uint8 graph round a net: same opset and dynamic sizes as nst-export."""
     image = torch.zeros(*EXAMPLE_SIZE, 3, dtype=torch.uint8)
     dims = {0: Dim("n", min=1), 1: Dim("h", min=MIN_SIZE), 2: Dim("w", min=MIN_SIZE)}
     program = torch.onnx.export(
-        DeployableNet(net).eval(),
+        DeployableNet(net, dtype).eval(),
         (image,),
         dynamo=True,
         opset_version=OPSET,
@@ -74,7 +75,11 @@ def _save_plain(net: nn.Module, path: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    save_onnx(program.model_proto, path)
+    return program.model_proto
+
+
+def _save_plain(net: nn.Module, path: Path) -> None:
+    save_onnx(plain_model(net), path)
 
 
 def _save_ours(net: TransformNet, path: Path) -> None:

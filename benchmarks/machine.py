@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "numpy")
+PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "numpy")
 SIZES = (1024, 2048, 3072)  # rows and columns of the square matrices
 SECONDS = 1.0  # of measuring for each library and size
 

@@ -3,14 +3,16 @@
     python engines/ship.py la_muse.pth [starry_night.pth …]
 
 Writes engines/NAME.pth (weights in FP16 where the picture keeps 55 dB, in FP32 otherwise), nst_deploy/styles/NAME.onnx
-exported from it and proven as nst-export does, NAME.jpg beside that, and engines/NAME.md. Cards quote
-benchmarks/results/quality.json where it knows the style; run this again after benchmarks/quality.py.
+and NAME.int8.onnx exported from it and proven as nst-export does, NAME.jpg beside them, and engines/NAME.md. Cards
+quote benchmarks/results/quality.json where it knows the style; run this again after benchmarks/quality.py.
 """
 
 import argparse
 import dataclasses
 import json
 import math
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,9 @@ def ship(checkpoint: Checkpoint) -> None:
     weights = ROOT / "engines" / f"{name}.pth"
     kept, psnr = _halved(checkpoint)
     save_checkpoint(weights, kept)
-    file = export(weights, STYLES).files[0]
+    file, int8 = export(weights, STYLES, precisions=("fp32", "int8")).files
     _thumbnail(file.path)
-    (ROOT / "engines" / f"{name}.md").write_text(card(kept, psnr, file), encoding="utf-8")
+    (ROOT / "engines" / f"{name}.md").write_text(card(kept, psnr, file, int8), encoding="utf-8")
     print(f"{name}: {file.contract.parity}")
 
 
@@ -94,26 +96,27 @@ def _shrunk(styled: np.ndarray) -> Image.Image:
     return Image.fromarray(styled).resize((240, 160), Image.Resampling.LANCZOS)
 
 
-def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile) -> str:
+def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile, int8: ExportedFile) -> str:
     """The model card, Markdown; every figure comes from the checkpoint's record or a measurement."""
     name, record = checkpoint.style, checkpoint.record
     config, objective = record["config"], record["config"]["objective"]
     painting = PAINTINGS[name.removesuffix("_half")]
-    parity = file.contract.parity
-    assert parity is not None  # export() measured it
+    parity, int8_parity = file.contract.parity, int8.contract.parity
+    assert parity is not None  # export() measured both
+    assert int8_parity is not None
     psnr = "equal pixels" if parity.psnr_db is None else f"{parity.psnr_db:.1f} dB"
     last = record["losses"][-len(record["losses"]) // 10 :]  # a tenth of the training; each row: step, four means
     content, style, variation, total = (sum(row[i] for row in last) / len(last) for i in range(1, 5))
-    start = f"from `{config['init']}`" if config.get("init") else "from random weights"
     net = checkpoint.config
     rows = {
         "painting": f"{painting.title}; {painting.status}",
         "net": f"{'/'.join(map(str, net.widths))} channels, {net.blocks} residual blocks, `{net.padding}` padding, "
         f"`{net.upsampling}` upsampling",
-        "schedule": f"{record['step']} steps of {config['batch']} crops of {config['crop']} px, {start}; Adam "
+        "schedule": f"{record['step']} steps of {config['batch']} crops of {config['crop']} px, {_start(config)}; Adam "
         f"{config['lr']:g} to {config['final_lr']:g}, EMA {config['ema']:g}, {record['seconds'] / 60:.0f} minutes on "
         f"{record['device']} with {config['precision']}",
-        "painting's size": ", ".join(f"{size} px" for size in config["style_size"]) + " on its long side",
+        "painting's size": ", ".join(f"{size} px" for size in config["style_size"]) + " on its long side, compared in "
+        f"{objective.get('style_octaves', 1)} octaves",
         "loss network": f"{objective['architecture'].upper().replace('VGG', 'VGG-')}: content "
         f"{', '.join(objective['content_layers'])}; style {', '.join(objective['style_layers'])}",
         "weights": f"content {objective['content_weight']:g}, style {objective['style_weight']:g}, total variation "
@@ -124,6 +127,7 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile) ->
         "weights on disk": "FP32" if half_psnr is None else f"FP16, {half_psnr:.1f} dB from the FP32 ones",
         "engine": f"FP32; at most {parity.max_levels} level from PyTorch, {parity.identical:.3%} of values equal, "
         f"{psnr}",
+        "INT8 engine": f"{int8_parity.psnr_db:.1f} dB from PyTorch ({int8_parity.backend})",
     }
     held_out = len(config["exclude"])
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
@@ -140,8 +144,20 @@ photographs, for research and education, none of them part of this repository); 
 were held out to measure on. The loss network has the published ImageNet weights (Simonyan and Zisserman 2014,
 CC BY 4.0).
 
-Made with `nst-train fit --recipe engines/{name}.toml`; see the comment in that file.
+Made with `nst-train fit --recipe`, first of `first/{name}.toml`, then of `{name}.toml`; see the comments there.
 """
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    """Where the training began; a first stage has a recipe of its own."""
+    init = config.get("init")
+    if not init:
+        return "from random weights"
+    recipe = ROOT / "engines" / "first" / f"{Path(init).stem}.toml"
+    if not recipe.exists():
+        return f"from `{init}`"
+    stage = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    return f"after {stage['steps']} of a first stage (`first/{recipe.name}`, in one octave)"
 
 
 def _quality(name: str) -> str:

@@ -26,6 +26,8 @@ from nst_deploy.bench.report import advice, as_json, recommend, table
 from nst_deploy.contract import MIN_SIZE, ModelContract
 from nst_deploy.images import load_picture
 from nst_deploy.runtime.backend import MAX_THREADS, likely_device, read_contract, variants_for
+from nst_deploy.runtime.int8_engine import SUFFIX as INT8_SUFFIX
+from nst_deploy.runtime.plan_checks import is_plan
 from nst_deploy.styles import DEFAULT_STYLE, find_engine
 
 PROG = "nst-bench"
@@ -92,7 +94,8 @@ def _work(argv: Sequence[str]) -> int:
             )
     sys.stdout.write(table(measurement, contract) + "\n")
     if not measurement.rows:
-        sys.stderr.write(f"{PROG}: error: no back end could run this engine. Install one: pip install 'nst[cpu]'\n")
+        remedy = "Above stands why" if is_plan(engine) else "Install one: pip install 'nst[cpu]'"
+        sys.stderr.write(f"{PROG}: error: no back end could run this engine. {remedy}\n")
         return 1
     choices = recommend(measurement.rows)
     sys.stdout.write(advice(choices, automatic) + "\n")
@@ -108,13 +111,13 @@ def _work(argv: Sequence[str]) -> int:
 def _export(ckpt: Path, stack: ExitStack) -> Path:
     """An engine made for this run by nst-export, in a process of its own: torch stays out of this one."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nst-bench-"))
-    command = ["-m", "nst_deploy.export.cli", "--ckpt", str(ckpt), "--out", folder, "--precision", "fp32"]
+    command = ["-m", "nst_deploy.export.cli", "--ckpt", str(ckpt), "--out", folder, "--precision", "fp32,int8"]
     sys.stderr.write(f"exporting {ckpt}\n")
     done = subprocess.run([sys.executable, *command, "--no-verify"], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stderr.write(done.stderr)
         raise ExportCommandError(done.returncode)
-    (engine,) = Path(folder).glob("*.onnx")
+    (engine,) = (path for path in Path(folder).glob("*.onnx") if not path.name.endswith(INT8_SUFFIX))
     return engine
 
 

@@ -261,7 +261,7 @@ def _parser() -> ArgumentParser:
         "--precision",
         choices=LOWER_PRECISIONS,
         help="compute in less than the engine's precision: bf16 is twice as fast where the CPU has it, and differs by "
-        "a few of 255 levels at most",
+        "a few of 255 levels at most; int8, faster still, takes the engine NAME.int8.onnx beside it",
     )
     add("--threads", type=_threads, metavar="N", help="CPU threads (default: every core)")
     add("--no-cache", action="store_false", dest="cache", help="keep nothing compiled for the next start")

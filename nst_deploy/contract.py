@@ -13,9 +13,9 @@ MIN_SIZE = 8  # px: at a quarter of the resolution a reflection needs 2
 SIZE_MULTIPLE = 4  # px: two stride-2 convolutions; the graph pads right and bottom by reflection and crops again
 METADATA_PREFIX = "nst."
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32",)  # fp16 is for GPUs; CPUs run it slowly
+DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32",)  # fp16 is for GPUs, CPUs run it slowly; int8 is not as exact
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class ModelContract:
 
     Attributes:
         style: name of the style.
-        precision: of every number between the two casts, ``fp32`` or ``fp16``.
+        precision: of every number between the two casts, ``fp32`` or ``fp16``; ``int8`` of what the large convolutions
+            multiply, the rest being left to whoever runs it.
         checkpoint_sha256: of the checkpoint it was exported from, hex.
         package_version: of the nst that exported it.
         working_bytes_per_pixel: estimated peak memory of a run, bytes per pixel of the batch.

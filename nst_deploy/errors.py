@@ -97,6 +97,26 @@ class PrecisionUnknownError(UsageError):
         )
 
 
+class Int8EngineMissingError(UserError):
+    """INT8 engines are files of their own, and there is none beside the engine that was given."""
+
+    def __init__(self, engine: Path, expected: Path) -> None:
+        super().__init__(
+            f"Computing {engine} in int8 takes an engine made for it, and there is no {expected}",
+            "Make it: nst-export --precision int8 --ckpt CHECKPOINT",
+        )
+
+
+class Int8EngineForeignError(UserError):
+    """The INT8 engine beside an engine was made from another checkpoint."""
+
+    def __init__(self, engine: Path, beside: Path) -> None:
+        super().__init__(
+            f"{beside} was not made from the checkpoint of {engine}: their SHA-256 differ",
+            "Export both anew: nst-export --precision fp32,int8 --ckpt CHECKPOINT",
+        )
+
+
 class BackendFailedError(UserError):
     """The back end gave up on a picture it had accepted."""
 
@@ -421,3 +441,78 @@ class BuildOutOfMemoryError(UserError):
             f"{library} ran out of memory while it built the plan: {reason}{free}",
             "Lower --max-size, --max-batch or --workspace, or close other programs",
         )
+
+
+# --- Triton ----------------------------------------------------------------------------------------------------------
+
+
+class ModelExistsError(UsageError):
+    """The repository has a model of this name already."""
+
+    def __init__(self, model: Path) -> None:
+        super().__init__(f"{model} exists already", "Replace it with --overwrite, or choose another --out")
+
+
+class NotAModelError(UsageError):
+    """What stands at a model's place is something else, and is not ours to remove."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} exists and is no model of a Triton repository (it holds no config.pbtxt)",
+            "Move it away, or choose another --out",
+        )
+
+
+class PlanNotServableError(UserError):
+    """Triton's TensorRT back end could not load this plan, or not keep its contract."""
+
+    def __init__(self, plan: Path, reason: str, remedy: str) -> None:
+        super().__init__(f"Triton cannot serve {plan}: {reason}", remedy)
+
+
+class ServerAddressError(UsageError):
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address!r} is not the address of a served model",
+            "Expected grpc://HOST:8001/MODEL or http://HOST:8000/MODEL",
+        )
+
+
+class ServerUnreachableError(UserError):
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"No server answers at {address}: {reason}",
+            "Start it, or check host and port (Triton's own are 8000 for HTTP, 8001 for gRPC)",
+        )
+
+
+class ServerTimeoutError(UserError):
+    def __init__(self, address: str, seconds: float) -> None:
+        super().__init__(
+            f"{address} did not answer within {seconds:g} s",
+            "Give it more time with --timeout, or smaller or fewer pictures at once",
+        )
+
+
+class ModelNotReadyError(UserError):
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"{address} is not ready: {reason}",
+            "The server's log says why; a model that is missing is made with nst-export --format triton",
+        )
+
+
+class NotAServedEngineError(UserError):
+    """A model that is served, but does not keep the engines' contract."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"{address} is not an nst engine: {reason}", "Serve a model made by nst-export --format triton"
+        )
+
+
+class ServerFailedError(UserError):
+    """The server refused a request, or answered with something else than styled pictures."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"{address} failed: {reason}", "The server's log says more")

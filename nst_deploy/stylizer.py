@@ -32,7 +32,8 @@ class Stylizer:
         device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO, ``cuda`` ONNX Runtime on a GPU, ``tensorrt`` what runs
             a plan; ``auto`` takes the fastest one that can be used here and never lowers the precision.
         precision: ``bf16`` computes in less than the engine's own precision: twice as fast on CPUs that have it, and
-            not the same picture to the last level; None keeps the engine's own.
+            not the same picture to the last level. ``int8`` runs the INT8 engine beside it on OpenVINO: half as fast
+            again, PSNR 34 dB and more. None keeps the engine's own.
         threads: CPU threads for one picture; None takes every core.
         cache: let the back end keep what it compiled in the user's cache folder, for a faster start.
         cuda_graph: run each size as a CUDA graph: less work for the processor between the pictures of a stream. For
@@ -59,6 +60,13 @@ class Stylizer:
         self._backend: Backend = open_backend(
             find_engine(engine), device, precision=precision, threads=threads, cache=cache, cuda_graph=cuda_graph
         )
+
+    @classmethod
+    def over(cls, backend: Backend) -> Self:
+        """A Stylizer over an opened back end, such as a TritonBackend; it is closed with the Stylizer."""
+        stylizer = cls.__new__(cls)
+        stylizer._backend = backend
+        return stylizer
 
     @property
     def contract(self) -> ModelContract:

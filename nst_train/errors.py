@@ -183,7 +183,7 @@ class StyleTooSmallError(UserError):
         super().__init__(
             f"The style picture is {height}x{width} px (height x width), but layer {layer} needs at least "
             f"{minimum}x{minimum}",
-            "Give a larger style picture or a larger --style-size, or choose layers that lie less deep",
+            "Give a larger style picture or a larger --style-size, or choose shallower layers or fewer octaves",
         )
 
 

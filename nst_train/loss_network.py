@@ -4,9 +4,9 @@ Johnson, Alahi & Fei-Fei 2016, section 3.2; layers are named as there: ``relu3_3
 convolution of the third block.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from nst_train.errors import PictureTooSmallError, UnknownLayerError
 from nst_train.vgg_weights import Architecture, convolutions, load_vgg_weights
 
 Pooling = Literal["max", "average"]
+Padding = Literal["zeros", "replicate"]
 
 
 class LossNetwork(nn.Module):
@@ -71,8 +72,16 @@ class LossNetwork(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, image: Tensor, layers: Collection[str] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, layers: Collection[str] | None = None, *, padding: Padding = "zeros"
+    ) -> dict[str, Tensor]:
         """The activations of ``layers`` (of all that the network was built for when None); nothing deeper is computed.
+
+        Args:
+            image, layers: see above.
+            padding: what every convolution sees beyond the border: ``zeros``, as the network was trained, or
+                ``replicate``, the nearest activation. Zeros reach 6 px into relu3_4, most of a picture that is small
+                there, and a picture that is optimised against them grows a grey frame.
 
         Raises:
             PictureTooSmallError: H or W is below what the deepest of ``layers`` needs.
@@ -84,12 +93,13 @@ class LossNetwork(nn.Module):
         activations: dict[str, Tensor] = {}
         x = (image.to(self.mean.dtype) / 255.0 - self.mean) / self.std  # the net's own dtype, also under autocast
         block = 1
-        for spec, conv in zip(self._specs, self.convs, strict=True):
+        for spec, conv in zip(self._specs, cast("Iterable[nn.Conv2d]", self.convs), strict=True):
             if len(activations) == len(wanted):
                 break
             if spec.block != block:
                 x, block = self._pool(x), spec.block  # [N, C, h // 2, w // 2]
-            x = F.relu(conv(x), inplace=True)  # [N, spec.c_out, h, w]
+            x = conv(x) if padding == "zeros" else F.conv2d(_replicated(x), conv.weight, conv.bias)
+            x = F.relu(x, inplace=True)  # [N, spec.c_out, h, w]
             if spec.layer in wanted:
                 activations[spec.layer] = x
         return activations
@@ -101,6 +111,13 @@ class LossNetwork(nn.Module):
         """Stays in evaluation mode: a loss network is never trained."""
         del mode
         return super().train(False)
+
+
+def _replicated(x: Tensor) -> Tensor:
+    """``[N, C, H, W]`` -> ``[N, C, H + 2, W + 2]``, in the same memory format."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return padded.contiguous(memory_format=torch.channels_last) if channels_last else padded
 
 
 def in_order(architecture: Architecture, layers: Collection[str]) -> tuple[str, ...]:

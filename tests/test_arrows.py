@@ -18,6 +18,7 @@ VENDOR_OF = {
     "tensorrt_rtx": "nst_deploy/runtime/trt.py",
     "cuda": "nst_deploy/runtime/cuda_bindings.py",
     "pycuda": "nst_deploy/runtime/cuda_pycuda.py",
+    "tritonclient": "nst_deploy/runtime/triton.py",
 }
 
 

@@ -1,7 +1,8 @@
-"""Bars of megapixels per second, drawn with Pillow: a plot is no reason to need a plotting library."""
+"""Bars, drawn with Pillow: a plot is no reason to need a plotting library."""
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -17,33 +18,64 @@ COLORS = ("#2f6f9f", "#d08a2e", "#5a9a5a", "#9a5a8f", "#6f6f6f")
 INK, PAPER = "#222222", "#ffffff"
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a group; bars of the same name have the same colour.
+
+    Attributes:
+        length: in any unit, the same for all bars of a plot; above 0.
+        figure: what stands at its end.
+    """
+
+    group: str
+    name: str
+    length: float
+    figure: str
+
+
 def draw_plot(rows: Sequence[Row], title: str) -> Image.Image:
     """Groups of bars by size, the smallest first; longer is faster.
 
     Args:
         rows: at least one.
     """
+    return draw_bars(
+        [
+            Bar(
+                f"{row.width}x{row.height}",
+                variant_name(row.device, row.precision),
+                row.megapixels_per_second,
+                f"{row.megapixels_per_second:.2f} MP/s, {1e3 * row.median:.0f} ms",
+            )
+            for row in sorted(rows, key=lambda row: (row.height * row.width, row.height, row.width))
+        ],
+        title,
+    )
+
+
+def draw_bars(bars: Sequence[Bar], title: str) -> Image.Image:
+    """Groups of horizontal bars, groups and bars in the order in which they first come.
+
+    Args:
+        bars: at least one.
+    """
     font = ImageFont.load_default(FONT_SIZE)
-    sizes = sorted({(row.height, row.width) for row in rows}, key=lambda size: (size[0] * size[1], size))
-    names = list(dict.fromkeys(variant_name(row.device, row.precision) for row in rows))
-    height = TITLE + len(rows) * BAR + len(sizes) * (GAP + BAR) + MARGIN
-    image = Image.new("RGB", (WIDTH, height), PAPER)
+    groups, names = (list(dict.fromkeys(getattr(bar, field) for bar in bars)) for field in ("group", "name"))
+    image = Image.new("RGB", (WIDTH, TITLE + len(bars) * BAR + len(groups) * (GAP + BAR) + MARGIN), PAPER)
     draw = ImageDraw.Draw(image)
     draw.text((MARGIN, MARGIN - FONT_SIZE // 2), title, INK, ImageFont.load_default(FONT_SIZE + 6))
     left = MARGIN + max(round(draw.textlength(name, font)) for name in names) + GAP
-    per_unit = (WIDTH - left - SCALE_ROOM) / max(row.megapixels_per_second for row in rows)
+    per_unit = (WIDTH - left - SCALE_ROOM) / max(bar.length for bar in bars)
     y = TITLE
-    for size in sizes:
+    for group in groups:
         y += GAP
-        draw.text((MARGIN, y), f"{size[1]}x{size[0]}", INK, font)
+        draw.text((MARGIN, y), group, INK, font)
         y += BAR
-        for row in (row for row in rows if (row.height, row.width) == size):
-            name = variant_name(row.device, row.precision)
-            end = left + max(1, round(row.megapixels_per_second * per_unit))
-            draw.text((left - GAP // 2, y + BAR // 2), name, INK, font, anchor="rm")
-            draw.rectangle((left, y + 4, end, y + BAR - 4), COLORS[names.index(name) % len(COLORS)])
-            figure = f"{row.megapixels_per_second:.2f} MP/s, {1e3 * row.median:.0f} ms"
-            draw.text((end + GAP // 2, y + BAR // 2), figure, INK, font, anchor="lm")
+        for bar in (bar for bar in bars if bar.group == group):
+            end = left + max(1, round(bar.length * per_unit))
+            draw.text((left - GAP // 2, y + BAR // 2), bar.name, INK, font, anchor="rm")
+            draw.rectangle((left, y + 4, end, y + BAR - 4), COLORS[names.index(bar.name) % len(COLORS)])
+            draw.text((end + GAP // 2, y + BAR // 2), bar.figure, INK, font, anchor="lm")
             y += BAR
     return image
 

@@ -44,7 +44,7 @@ def table(measurement: Measurement, contract: ModelContract) -> str:
 
 
 def recommend(rows: Sequence[Row]) -> list[Choice]:
-    """The fastest at the engine's own precision, then a faster one at a lower precision where there is any.
+    """The fastest at the engine's own precision, then all that are faster at a lower one, the fastest last.
 
     Only variants that ran at every size are compared.
     """
@@ -57,7 +57,7 @@ def recommend(rows: Sequence[Row]) -> list[Choice]:
     if not exact:
         return []
     slowest = _typical_seconds(exact[-1])
-    chosen = [exact[0], *complete[: complete.index(exact[0])][:1]]
+    chosen = [exact[0], *reversed(complete[: complete.index(exact[0])])]
     return [_choice(group, slowest / _typical_seconds(group)) for group in chosen]
 
 

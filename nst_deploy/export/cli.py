@@ -12,6 +12,7 @@ from nst_common.console import ArgumentParser, run_command
 from nst_common.errors import UsageError
 from nst_deploy.contract import DEFAULT_PRECISIONS, PRECISIONS
 from nst_deploy.errors import BackendBrokenError, BackendMissingError, BuilderMissingError, BuildNeedsGpuError
+from nst_deploy.export import triton_cli
 from nst_deploy.export.formats import DEFAULT_FORMATS, FORMATS, Format
 from nst_deploy.export.plan_arguments import PLAN_OPTIONS, add_plan_arguments, build_options, given_plan_options, size
 
@@ -34,7 +35,12 @@ def _run(argv: Sequence[str]) -> int:
             raise BackendMissingError(package, "export")
     if arguments.verify is not None:
         _refuse_export_options(arguments)
+        triton_cli.refuse_options(arguments)
         return _verify(arguments)
+    if triton_cli.FORMAT in (arguments.format or ()):
+        _say(f"reading {arguments.ckpt}")
+        return triton_cli.run(arguments, lambda file: _show(file, arguments.ckpt))
+    triton_cli.refuse_options(arguments)
     return _export(arguments)
 
 
@@ -156,16 +162,17 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the files (default: here)")
     parser.add_argument(
         "--format",
-        type=_list_of(FORMATS),
+        type=_list_of((*FORMATS, triton_cli.FORMAT)),
         metavar="LIST",
-        help=f"of {', '.join(FORMATS)} (default: onnx, and plan where TensorRT or TensorRT-RTX is installed)",
+        help=f"of {', '.join(FORMATS)} (default: onnx, and plan where TensorRT or TensorRT-RTX is installed); "
+        f"{triton_cli.FORMAT} puts the engines into a model repository of Triton Inference Server",
     )
     parser.add_argument(
         "--precision",
         type=_list_of(PRECISIONS),
         metavar="LIST",
         help=f"of the ONNX files, of {', '.join(PRECISIONS)} (default: {', '.join(DEFAULT_PRECISIONS)}); fp16 is for "
-        "GPUs, and what every plan has",
+        "GPUs, and what every plan has, int8 for OpenVINO on CPUs",
     )
     parser.add_argument(
         "--norm-precision",
@@ -182,6 +189,7 @@ def _parser() -> ArgumentParser:
         "--verify-images", type=Path, nargs="+", metavar="IMG", help="compare on these instead of the bundled two"
     )
     add_plan_arguments(parser)
+    triton_cli.add_options(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     return parser
 

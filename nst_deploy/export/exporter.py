@@ -1,7 +1,8 @@
 """Checkpoint in, proven engines out."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,20 @@ from nst_deploy.export.engine_builder import EngineBuilder
 from nst_deploy.export.fold import fold
 from nst_deploy.export.formats import DEFAULT_FORMATS, Format
 from nst_deploy.export.fp16 import NormPrecision, emulated_run, fold_to_half
+from nst_deploy.export.int8 import Site, fold_to_int8
 from nst_deploy.export.onnx_export import save_onnx, set_contract, to_onnx
 from nst_deploy.export.parity import LIMITS, ParityReport, Run, bundled_photographs, compare, verification_pictures
 from nst_deploy.export.plan_export import PlanExport, open_plan
+from nst_deploy.export.quantize import quantize
 from nst_deploy.export.trt_library import load_builder
 from nst_deploy.plan_sidecar import Flavor, PlanSidecar, Profile, read_sidecar, write_sidecar
-from nst_deploy.runtime.backend import Backend, open_backend
+from nst_deploy.runtime.backend import PACKAGES, Backend, open_backend
+from nst_deploy.runtime.int8_engine import SUFFIX as INT8_SUFFIX
+from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.plan_checks import is_plan
 from nst_train.checkpoints import Checkpoint, load_checkpoint
 
-SUFFIXES: dict[Precision, str] = {"fp32": ".onnx", "fp16": ".fp16.onnx"}
+SUFFIXES: dict[Precision, str] = {"fp32": ".onnx", "fp16": ".fp16.onnx", "int8": INT8_SUFFIX}
 FLOAT_BYTES = 4
 # Peak memory on a CPU, in full-resolution float activations of the first layer's width, measured at 1.6, 2 and 8
 # megapixels: 2.3 to 2.6 for ONNX Runtime, 4.5 for OpenVINO.
@@ -83,7 +88,7 @@ def export(
     Args:
         ckpt: our .pth, a pytorch/examples fast_neural_style .pth, or a lengstrom/fast-style-transfer .npz.
         out: folder of the files, created if need be: ``STYLE.onnx`` for FP32, ``STYLE.fp16.onnx`` for FP16,
-            ``STYLE.plan`` or ``STYLE.rtx.plan``, which are FP16.
+            ``STYLE.int8.onnx`` for INT8, ``STYLE.plan`` or ``STYLE.rtx.plan``, which are FP16.
         formats: ``onnx`` and ``plan``.
         precisions: of the ONNX files. A plan without weights brings its FP16 ONNX file along.
         norm_precision: of the instance norms in an FP16 engine: see fold_to_half.
@@ -165,7 +170,7 @@ def verify_engine(engine: str | Path, ckpt: str | Path, images: Sequence[Path] |
     sidecar = read_sidecar(engine) if is_plan(engine) else None
     if sidecar is not None:
         _check_checkpoint(engine, sidecar.contract, Path(ckpt), checkpoint)  # also where the plan cannot be opened
-    backend = open_plan(engine) if sidecar else open_backend(engine, "cpu")
+    backend = open_plan(engine) if sidecar else _open_to_prove(engine)
     try:
         contract = backend.contract
         _check_checkpoint(engine, contract, Path(ckpt), checkpoint)
@@ -211,18 +216,24 @@ class _Graph:
 
     Attributes:
         emulated: how a GPU would run it, where no CPU kernel does so; None where the CPU's own kernels tell.
+        sites: how convolutions are quantised, by the names of their weights.
     """
 
     precision: Precision
     deployable: DeployableNet
     norm_scales: tuple[float, ...] = ()
     emulated: Run | None = None
+    sites: Mapping[str, Site] = field(default_factory=dict)
 
 
 def _graph(checkpoint: Checkpoint, precision: Precision, norm_precision: NormPrecision) -> _Graph:
     net = checkpoint.build()
     if precision == "fp32":
         return _Graph(precision, DeployableNet(fold(net, rounded=True)))
+    if precision == "int8":
+        folded, sites = fold_to_int8(net, bundled_photographs())
+        deployable = DeployableNet(folded)
+        return _Graph(precision, deployable, sites={f"net.{name}": site for name, site in sites.items()})
     half, scales = fold_to_half(net, bundled_photographs(), norm_precision)
     return _Graph(precision, DeployableNet(half, torch.float16), scales, emulated_run(half))
 
@@ -238,6 +249,7 @@ def _export_onnx(
 ) -> ExportedFile:
     contract = _contract(checkpoint, graph, static_size)
     model = to_onnx(graph.deployable, contract)
+    quantize(model, graph.sites)
     report = None
     path = out / f"{checkpoint.style}{SUFFIXES[graph.precision]}"
     # The engine is proven under a temporary name, as the bytes that users get, and appears only afterwards.
@@ -309,11 +321,18 @@ def _export_plan(
 
 
 def _prove_file(checkpoint: Checkpoint, engine: Path, images: Sequence[Path] | None) -> ParityReport:
-    backend = open_backend(engine, "cpu")
+    backend = _open_to_prove(engine)
     try:
         return _prove(checkpoint, backend.run, backend.contract, images, name=backend.name)
     finally:
         backend.close()
+
+
+def _open_to_prove(engine: Path) -> Backend:
+    """What users run it on: INT8 engines are for OpenVINO, and ONNX Runtime computes them in float32."""
+    _, contract = read_engine(engine)
+    on_openvino = contract.precision == "int8" and find_spec(PACKAGES["openvino"]) is not None
+    return open_backend(engine, "openvino" if on_openvino else "cpu", cache=False)
 
 
 def _prove(

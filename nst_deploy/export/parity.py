@@ -27,17 +27,22 @@ ODD_SIZE = (201, 267)  # H, W in px: odd, not square, and the graph pads both ax
 class ParityLimit:
     """What a precision allows: levels of 0..255, and dB over every picture together (None: any)."""
 
-    max_levels: int
+    max_levels: int | None
     min_psnr_db: float | None = None
 
     def __str__(self) -> str:
-        levels = f"{self.max_levels} level{'s' if self.max_levels > 1 else ''}"
-        return levels if self.min_psnr_db is None else f"{levels} and at least {self.min_psnr_db:g} dB"
+        limits = []
+        if self.max_levels is not None:
+            limits.append(f"{self.max_levels} level{'s' if self.max_levels > 1 else ''}")
+        if self.min_psnr_db is not None:
+            limits.append(f"at least {self.min_psnr_db:g} dB")
+        return " and ".join(limits)
 
 
 LIMITS: dict[Precision, ParityLimit] = {
     "fp32": ParityLimit(max_levels=1),
     "fp16": ParityLimit(max_levels=3, min_psnr_db=55.0),
+    "int8": ParityLimit(max_levels=None, min_psnr_db=34.0),
 }
 
 
@@ -95,7 +100,8 @@ class ParityReport:
         """Raises ParityError when the engine is beyond ``limit``."""
         parity = self.parity
         too_noisy = parity.psnr_db is not None and parity.psnr_db < (limit.min_psnr_db or 0.0)
-        if parity.max_levels > limit.max_levels or too_noisy:
+        too_far = limit.max_levels is not None and parity.max_levels > limit.max_levels
+        if too_far or too_noisy:
             raise ParityError(f"up to {parity.max_levels} levels, {_decibels(parity.psnr_db)}", str(limit))
 
     def table(self) -> str:

@@ -61,10 +61,14 @@ class Stage(nn.Module):
 
 
 class Centre(nn.Module):
-    """Levels of 0..255 -> their distance from the middle of the range; float, any shape."""
+    """Levels of 0..255 -> their distance from the middle of the range, or from ``middle``; float, any shape."""
+
+    def __init__(self, middle: float = MIDDLE) -> None:
+        super().__init__()
+        self.middle = middle
 
     def forward(self, image: Tensor) -> Tensor:
-        return image - MIDDLE
+        return image - self.middle
 
 
 class FoldedBlock(nn.Module):

@@ -13,17 +13,18 @@ from nst_deploy.contract import ModelContract
 from nst_deploy.errors import NoCudaGraphError, PrecisionUnknownError
 from nst_deploy.plan_sidecar import read_sidecar
 from nst_deploy.runtime.gpu_probe import why_no_gpu
+from nst_deploy.runtime.int8_engine import int8_engine
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.plan_checks import check_kind, is_plan
 
 Device = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 DEVICES: tuple[Device, ...] = get_args(Device)
-LowerPrecision = Literal["bf16"]  # than the engine's own; only when asked for
+LowerPrecision = Literal["bf16", "int8"]  # than the engine's own; only when asked for
 LOWER_PRECISIONS: tuple[LowerPrecision, ...] = get_args(LowerPrecision)
 
 Variant: TypeAlias = tuple[Device, LowerPrecision | None]  # a way to run an engine, None being its own precision
 # All of them; ``auto`` takes the first whose package is installed.
-VARIANTS: tuple[Variant, ...] = (("openvino", None), ("cpu", None), ("openvino", "bf16"))
+VARIANTS: tuple[Variant, ...] = (("openvino", None), ("cpu", None), ("openvino", "bf16"), ("openvino", "int8"))
 GPU_VARIANTS: tuple[Variant, ...] = (("cuda", None), ("tensorrt", None))  # further ones where there is a GPU
 MAX_THREADS = 256  # more than any machine gains from; a slip of the finger may not bring one down
 PACKAGES: dict[Device, str] = {"openvino": "openvino", "cpu": "onnxruntime"}
@@ -68,7 +69,8 @@ def open_backend(
         engine: an ONNX file or a plan made by nst-export.
         device: ``cpu`` is ONNX Runtime, ``openvino`` OpenVINO on the CPU, ``cuda`` ONNX Runtime on an NVIDIA GPU,
             ``tensorrt`` the same through TensorRT, and what runs a plan; ``auto`` the fastest that can be used here.
-        precision: to compute in less than the engine's own; None keeps that.
+        precision: to compute in less than the engine's own; None keeps that. ``int8`` opens the INT8 engine that lies
+            beside ``engine``.
         threads: CPU threads for one run, 1..MAX_THREADS; None lets the runtime take every core.
         cache: let the back end keep what it compiled in the user's cache folder.
         cuda_graph: run each size as a CUDA graph; for plans, and for ONNX engines of one static size.
@@ -77,6 +79,7 @@ def open_backend(
         BackendMissingError, BackendBrokenError, EngineNotFoundError, EngineUnreadableError, NotAnEngineError.
         UsageError: a device or a number of threads that there is not.
         PrecisionUnknownError, PrecisionUnavailableError: the back end, or this CPU, does not have it.
+        Int8EngineMissingError, Int8EngineForeignError: there is no INT8 engine beside it, or that of another net.
         WrongKindOfEngineError: a plan for a device that runs ONNX engines.
         NoCudaGraphError: a graph on a CPU, or for an ONNX engine of any size.
         And those of PlanBackend and OrtGpuBackend.
@@ -87,6 +90,8 @@ def open_backend(
         with suppress(UserError):  # it is not usable after all; whatever is wrong with the engine shows below again
             return _open(engine, "cuda", None, threads=threads, cache=cache, cuda_graph=cuda_graph)
     chosen = choose_device(device, precision, plan=is_plan(engine))
+    if precision == "int8":
+        engine = int8_engine(engine)
     return _open(engine, chosen, precision, threads=threads, cache=cache, cuda_graph=cuda_graph)
 
 

@@ -129,10 +129,6 @@ class BindingsDriver:
     def wait(self, stream: int, event: int) -> None:
         self._call(self._rt.cudaStreamWaitEvent(stream, event, 0))
 
-    def milliseconds(self, start: int, end: int) -> float:
-        self._call(self._rt.cudaEventSynchronize(end))
-        return float(self._call(self._rt.cudaEventElapsedTime(start, end)))
-
     def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
         # Of this thread alone: allocations of others may not break it.
         mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal

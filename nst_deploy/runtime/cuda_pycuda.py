@@ -127,10 +127,6 @@ class PycudaDriver:
     def wait(self, stream: int, event: int) -> None:
         self._streams[stream].wait_for_event(self._events[event])
 
-    def milliseconds(self, start: int, end: int) -> float:
-        self._events[end].synchronize()
-        return float(self._events[start].time_till(self._events[end]))
-
     def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
         raise CannotCaptureError("pycuda cannot; install cuda-bindings")
 

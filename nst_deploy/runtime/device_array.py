@@ -1,7 +1,6 @@
 """Pictures in a GPU's memory, from and to other libraries, and their streams."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,7 +24,7 @@ class DeviceView:
         address: of its first element.
         shape: N, H, W, 3.
         has_batch: it has N itself; otherwise it is [H, W, 3] there.
-        stream: on which its content is still being made; None where it is there already.
+        stream: on which its content is still being made, or which waits for that; None where it is there already.
         release: to be called when it is not needed any more.
     """
 
@@ -40,20 +39,22 @@ def view_device_array(array: Any, stream: int) -> DeviceView:
     """What another library says of its array.
 
     Args:
-        array: with ``__cuda_array_interface__`` (torch, CuPy, pycuda, Numba) or ``__dlpack__``.
+        array: with ``__dlpack__`` (torch, CuPy, JAX) or ``__cuda_array_interface__`` (pycuda, Numba).
         stream: on which it will be used; a DLPack producer lets that stream wait.
 
     Raises:
         NotADeviceArrayError: anything but a C-contiguous uint8 ``[N, H, W, 3]`` or ``[H, W, 3]`` on a GPU.
     """
-    with suppress(AttributeError):  # torch has the attribute on every tensor, and raises this for those on the CPU
-        return _view_interface(array.__cuda_array_interface__)
-    if not hasattr(array, "__dlpack__"):
+    # First: torch's __cuda_array_interface__ does not say on which stream an array is being made.
+    if hasattr(array, "__dlpack__"):
+        kind, _ = array.__dlpack_device__()
+        if kind not in (dlpack.CUDA, dlpack.CUDA_MANAGED):
+            raise NotADeviceArrayError("an array in the processor's memory")
+        return _view_dlpack(array.__dlpack__(stream=stream), stream)
+    interface = getattr(array, "__cuda_array_interface__", None)
+    if interface is None:
         raise NotADeviceArrayError(type(array).__name__)
-    kind, _ = array.__dlpack_device__()
-    if kind not in (dlpack.CUDA, dlpack.CUDA_MANAGED):
-        raise NotADeviceArrayError("an array in the processor's memory")
-    return _view_dlpack(array.__dlpack__(stream=stream))
+    return _view_interface(interface)
 
 
 def _view_interface(interface: dict[str, Any]) -> DeviceView:
@@ -65,7 +66,7 @@ def _view_interface(interface: dict[str, Any]) -> DeviceView:
     return DeviceView(interface["data"][0], four, len(shape) == len(four), interface.get("stream"), lambda: None)
 
 
-def _view_dlpack(capsule: object) -> DeviceView:
+def _view_dlpack(capsule: object, stream: int) -> DeviceView:
     try:
         taken = dlpack.take(capsule)
     except ValueError as error:
@@ -78,7 +79,7 @@ def _view_dlpack(capsule: object) -> DeviceView:
     except NotADeviceArrayError:
         taken.release()
         raise
-    return DeviceView(taken.address, four, len(taken.shape) == len(four), None, taken.release)
+    return DeviceView(taken.address, four, len(taken.shape) == len(four), stream, taken.release)
 
 
 def _four(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> tuple[int, int, int, int]:

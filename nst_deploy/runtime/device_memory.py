@@ -89,10 +89,6 @@ class CudaDriver(Protocol):
         """Lets what is enqueued on the stream from now on wait for the event."""
         ...
 
-    def milliseconds(self, start: int, end: int) -> float:
-        """Between two recorded events; waits for the second."""
-        ...
-
     def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
         """An executable graph of what ``enqueue`` puts on the stream, which is not run.
 

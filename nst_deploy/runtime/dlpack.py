@@ -42,7 +42,6 @@ class _ManagedTensor(ctypes.Structure):
 
 
 _python = ctypes.pythonapi
-_python.PyCapsule_IsValid.argtypes = (ctypes.py_object, ctypes.c_char_p)
 _python.PyCapsule_GetPointer.restype = ctypes.c_void_p
 _python.PyCapsule_GetPointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
 _python.PyCapsule_SetName.argtypes = (ctypes.py_object, ctypes.c_char_p)
@@ -77,26 +76,26 @@ def take(capsule: object) -> Imported:
     Raises:
         ValueError: it is not such a capsule, or has been taken already.
     """
-    if type(capsule).__name__ != "PyCapsule" or not _python.PyCapsule_IsValid(capsule, FRESH):
-        raise ValueError("__dlpack__ did not return a DLPack capsule")
-    pointer = _python.PyCapsule_GetPointer(capsule, FRESH)
+    try:
+        pointer = _python.PyCapsule_GetPointer(capsule, FRESH)
+    except ValueError as error:
+        raise ValueError("__dlpack__ did not return a DLPack capsule") from error
     managed = _ManagedTensor.from_address(pointer)
     _python.PyCapsule_SetName(capsule, CONSUMED)  # from now on it is we who must call the deleter
-    tensor = managed.tensor
-    dims = range(tensor.ndim)
-
-    def release() -> None:
-        if managed.deleter:
-            managed.deleter(pointer)
-
+    tensor, deleter = managed.tensor, managed.deleter
+    ndim, dtype, strides = tensor.ndim, tensor.dtype, tensor.strides
     return Imported(
         address=(tensor.data or 0) + tensor.byte_offset,
-        shape=tuple(tensor.shape[i] for i in dims),
-        strides=tuple(tensor.strides[i] for i in dims) if tensor.strides else None,
-        dtype=(tensor.dtype.code, tensor.dtype.bits, tensor.dtype.lanes),
+        shape=tuple(tensor.shape[:ndim]),
+        strides=tuple(strides[:ndim]) if strides else None,
+        dtype=(dtype.code, dtype.bits, dtype.lanes),
         kind=tensor.device.kind,
-        release=release,
+        release=(lambda: deleter(pointer)) if deleter else _nothing,
     )
+
+
+def _nothing() -> None:
+    """For an array that nobody frees."""
 
 
 # What a consumer holds by its address: owner and structures must live until its deleter is called.

@@ -23,7 +23,8 @@ from nst_deploy.runtime.device_memory import open_driver
 from nst_deploy.runtime.gpu_probe import why_no_gpu
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.ort import ERRORS_ONLY, check_tensors
-from nst_deploy.runtime.ort_providers import Provider, load_onnxruntime, max_batch, provider_list
+from nst_deploy.runtime.ort_providers import Provider, load_onnxruntime, profile_of, provider_list
+from nst_deploy.runtime.plan_checks import find_profile
 
 GRAPH_ID = "gpu_graph_id"  # a run's option: which captured graph it is; -1 for none
 IDLE_KEPT = 4  # bindings that wait for their next run; one for each thread is what is used
@@ -68,7 +69,7 @@ class OrtGpuBackend:
         reason = why_no_gpu()
         if reason is not None:
             raise GpuUnavailableError(reason)
-        self._max_batch = max_batch(provider)
+        self._profile = profile_of(provider, self.contract)
         providers = provider_list(provider, model, self.contract, cuda_graph=cuda_graph, cache=cache)
         self._start(ort, engine, f"onnxruntime-{provider}", providers, where="cuda", cuda_graph=cuda_graph)
 
@@ -99,9 +100,10 @@ class OrtGpuBackend:
         """See Backend.
 
         Raises:
+            PictureSizeError: a size that TensorRT was not prepared for.
             OutOfDeviceMemoryError, BackendFailedError.
         """
-        most = self._max_batch or len(images)
+        most = self._check_shape(images.shape)
         parts = [self._run(images[start : start + most]) for start in range(0, len(images), most)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -178,8 +180,9 @@ class OrtGpuBackend:
     def _run_views(self, source: DeviceView, target: DeviceView | None, out: Any) -> Any:
         if target is not None and target.shape != source.shape:
             raise NotADeviceArrayError(f"out {list(target.shape)} for images {list(source.shape)}")
-        if self._max_batch is not None and source.shape[0] > self._max_batch:
-            raise NotADeviceArrayError(f"{source.shape[0]} pictures, of which {self._max_batch} fit at once")
+        most = self._check_shape(source.shape)
+        if source.shape[0] > most:
+            raise NotADeviceArrayError(f"{source.shape[0]} pictures, of which {most} can be styled at once")
         value: Any = None
         try:
             if target is None:
@@ -202,6 +205,13 @@ class OrtGpuBackend:
             with driver.current():
                 driver.synchronize(None)
 
+    def _check_shape(self, shape: tuple[int, ...]) -> int:
+        """How many of these pictures can be styled at once."""
+        if self._profile is None:
+            return shape[0]
+        find_profile((self._profile,), (shape[0], shape[1], shape[2]))
+        return self._profile.max[0]
+
     def close(self) -> None:
         with self._lock:
             self._idle.clear()
@@ -217,7 +227,7 @@ class OrtGpuBackend:
 def _is_memory(error: Exception) -> bool:
     """ONNX Runtime has no kind of error for it, and every part of it says it in words of its own."""
     text = str(error).lower()
-    return any(words in text for words in ("out of memory", "failed to allocate memory", "memory allocation"))
+    return any(words in text for words in ("out of memory", "failed to allocate memory", "available memory of"))
 
 
 def _out_of_memory() -> OutOfDeviceMemoryError:

@@ -94,26 +94,27 @@ def provider_list(
             "enable_cuda_graph": str(int(cuda_graph and provider == "cuda")),
         },
     )
-    if provider == "cuda":
+    profile = profile_of(provider, contract)
+    if profile is None:
         return [cuda, "CPUExecutionProvider"]
     if contract.precision == "fp32" and os.environ.get(TF32_SWITCH) != "0":
         raise ProviderPrecisionError(TF32_SWITCH)
-    tensorrt = {**_profile_options(contract), **(_cache_options(model) if cache else {})}
+    tensorrt = {**_profile_options(profile), **(_cache_options(model) if cache else {})}
     tensorrt["trt_cuda_graph_enable"] = str(int(cuda_graph))
     return [(NAMES["tensorrt"], tensorrt), cuda, "CPUExecutionProvider"]
 
 
-def max_batch(provider: Provider) -> int | None:
-    """Pictures at once; None for any number."""
-    return DEFAULT_PROFILE.max[0] if provider == "tensorrt" else None
+def profile_of(provider: Provider, contract: ModelContract) -> Profile | None:
+    """The shapes that TensorRT prepares for: without one it would build anew for every size beyond those it met."""
+    if provider == "cuda":
+        return None
+    if contract.static_size is None:
+        return DEFAULT_PROFILE
+    size = (DEFAULT_PROFILE.max[0], *contract.static_size)
+    return Profile(size, size, size)
 
 
-def _profile_options(contract: ModelContract) -> dict[str, str]:
-    """The shapes that TensorRT prepares for: without them it would build anew for every size beyond those it met."""
-    profile = DEFAULT_PROFILE
-    if contract.static_size is not None:
-        size = (1, *contract.static_size)
-        profile = Profile(size, size, size)
+def _profile_options(profile: Profile) -> dict[str, str]:
     return {
         f"trt_profile_{name}_shapes": f"{INPUT_NAME}:{n}x{h}x{w}x3"
         for name, (n, h, w) in (("min", profile.min), ("opt", profile.opt), ("max", profile.max))

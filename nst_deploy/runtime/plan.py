@@ -63,7 +63,7 @@ class PlanBackend:
     def _open(
         self, trt: Any, plan: Path, content: bytes, sidecar: PlanSidecar, *, graphs: bool, cache: bool
     ) -> ContextFactory:
-        runtime, engine = library.deserialize(trt, self._logger, content, plan)
+        runtime, engine = library.deserialize(trt, self._logger, content, plan, portable=sidecar.portable)
         library.check_tensors(trt, engine, plan)
         if sidecar.weights_stripped:
             library.refit(trt, self._logger, engine, plan, find_weights(plan, sidecar))

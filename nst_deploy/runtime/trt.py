@@ -41,13 +41,18 @@ def new_logger(trt: Any) -> Any:
     return Logger()
 
 
-def deserialize(trt: Any, logger: Any, content: bytes, plan: Path) -> tuple[Any, Any]:
+def deserialize(trt: Any, logger: Any, content: bytes, plan: Path, *, portable: bool) -> tuple[Any, Any]:
     """The library's runtime, which must live as long as the engine, and the engine.
+
+    Args:
+        portable: it was built to run with later versions, and so carries code of its own.
 
     Raises:
         EngineUnreadableError: the library does not take it.
     """
     runtime = trt.Runtime(logger)
+    if portable:
+        runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise EngineUnreadableError(plan, logger.last or "it is damaged or no plan")

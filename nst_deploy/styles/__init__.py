@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from nst_deploy.errors import UnknownStyleError
+from nst_deploy.runtime.int8_engine import SUFFIX
 
 DEFAULT_STYLE = "starry_night"
 _FOLDER = Path(__file__).parent
 
 
 def bundled_styles() -> dict[str, Path]:
-    """Name -> engine of every bundled style, by name."""
-    return {path.stem: path for path in sorted(_FOLDER.glob("*.onnx"))}
+    """Name -> engine of every bundled style, by name; its INT8 engine lies beside it."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.onnx")) if not path.name.endswith(SUFFIX)}
 
 
 def thumbnail(engine: Path) -> Path:

@@ -1,5 +1,6 @@
 """The bundled styles: each is whole, proven, and what its checkpoint computes."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,21 @@ def test_a_bundled_engine_is_its_checkpoint(name: str) -> None:
     assert difference.max() <= 1
     assert (difference == 0).mean() >= 0.999
     assert np.abs(styled.astype(int) - photo).mean() > 15  # it does paint
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("name", STYLES)
+def test_a_bundled_style_has_an_int8_engine_near_it(name: str) -> None:
+    photo = np.asarray(Image.open(PHOTOGRAPHS / "rocket.jpg").resize((246, 330)))  # no shape it was calibrated on
+    with Stylizer(name, device="openvino") as exact, Stylizer(name, precision="int8") as stylize:
+        assert stylize.backend == "openvino-cpu-int8"
+        contract = stylize.contract
+        squares = np.square(stylize(photo).astype(float) - exact(photo))
+        assert (contract.style, contract.checkpoint_sha256) == (name, exact.contract.checkpoint_sha256)
+    assert contract.parity is not None
+    assert contract.parity.psnr_db is not None
+    assert contract.parity.psnr_db >= 34
+    assert 34 <= 10 * np.log10(255**2 / squares.mean()) < 60
 
 
 @pytest.mark.parametrize("name", STYLES)

@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -27,10 +29,14 @@ def objective(small_vgg: Path) -> PerceptualObjective:
 
 
 @torch.no_grad()
-def activations(image: Tensor) -> dict[str, Tensor]:
+def activations(image: Tensor, padding: str = "zeros") -> dict[str, Tensor]:
     """In float64, from torchvision's own network."""
     transforms = torchvision.models.VGG19_Weights.DEFAULT.transforms()
     features = torchvision_features("vgg19", 2).double()
+    for module in features:
+        if isinstance(module, torch.nn.Conv2d):
+            module.padding_mode = padding
+            module._reversed_padding_repeated_twice = [1, 1, 1, 1]
     x = torchvision.transforms.functional.normalize(image.double() / 255, transforms.mean, transforms.std)
     found = {}
     for index, module in enumerate(features):
@@ -39,7 +45,15 @@ def activations(image: Tensor) -> dict[str, Tensor]:
     return {"relu1_1": found[1], "relu1_2": found[3], "relu2_1": found[6], "relu2_2": found[8]}
 
 
-def expected() -> dict[str, float]:
+def shrunk(image: Tensor, octave: int) -> Tensor:
+    """Means over squares of ``2**octave`` px, whole squares only."""
+    side = 1 << octave
+    n, c, height, width = image.shape
+    whole = image[:, :, : height // side * side, : width // side * side].double()
+    return whole.reshape(n, c, height // side, side, width // side, side).mean((3, 5))
+
+
+def expected(octaves: int = 1) -> dict[str, float]:
     output, content = activations(OUTPUT), activations(CONTENT)
     ratios = [
         ((output[layer][n] - content[layer][n]) ** 2).sum() / (content[layer][n] ** 2).sum()
@@ -47,10 +61,11 @@ def expected() -> dict[str, float]:
         for n in range(3)
     ]
     style_ratios = []
-    for style in map(activations, STYLES):
-        for layer in CONFIG.style_layers:
-            grams = [torch.einsum("nchw,ndhw->ncd", x, x) / x[0].numel() for x in (output[layer], style[layer])]
-            style_ratios += [((grams[0][n] - grams[1][0]) ** 2).sum() / (grams[1][0] ** 2).sum() for n in range(3)]
+    for style_picture, octave, layer in itertools.product(STYLES, range(octaves), CONFIG.style_layers):
+        padding = "replicate" if octave else "zeros"
+        seen = [activations(shrunk(image, octave), padding)[layer] for image in (OUTPUT, style_picture)]
+        grams = [torch.einsum("nchw,ndhw->ncd", x, x) / x[0].numel() for x in seen]
+        style_ratios += [((grams[0][n] - grams[1][0]) ** 2).sum() / (grams[1][0] ** 2).sum() for n in range(3)]
     y = OUTPUT.double()
     variation = ((y[:, :, 1:] - y[:, :, :-1]) ** 2).mean() + ((y[..., 1:] - y[..., :-1]) ** 2).mean()
     values = {
@@ -66,6 +81,25 @@ def test_against_the_formula(objective: PerceptualObjective) -> None:
     for term, wanted in expected().items():
         assert getattr(value, term).shape == ()
         assert float(getattr(value, term)) == pytest.approx(wanted, rel=1e-4), term
+
+
+def test_octaves_against_the_formula(small_vgg: Path) -> None:
+    objective = PerceptualObjective(dataclasses.replace(CONFIG, style_octaves=2), STYLES, vgg_weights=small_vgg)
+    value = objective(OUTPUT, objective.targets(CONTENT))
+    for term, wanted in expected(octaves=2).items():
+        assert float(getattr(value, term)) == pytest.approx(wanted, rel=1e-4), term
+
+
+def test_octaves_see_strokes_that_are_larger_than_the_network(small_vgg: Path) -> None:
+    """Noise of single pixels against noise of 8 px squares: shrunk, the one turns grey and the other stays."""
+    fine, coarse = picture(1, 64, 64, 1), picture(1, 8, 8, 2).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    layer = ObjectiveConfig(content_layers=(), style_layers=("relu1_1",))
+    values = []
+    for octaves in (1, 4):
+        config = dataclasses.replace(layer, style_octaves=octaves)
+        objective = PerceptualObjective(config, [coarse], vgg_weights=small_vgg)
+        values.append(float(objective(fine, {}).style))
+    assert values[1] > values[0]
 
 
 def test_zero_at_the_targets(small_vgg: Path) -> None:
@@ -167,6 +201,9 @@ def test_weights_mean_the_same_with_activations_of_any_size(small_vgg: Path, tmp
 
 
 def test_style_that_is_too_small(small_vgg: Path) -> None:
+    octaves = dataclasses.replace(CONFIG, style_octaves=4)
+    with pytest.raises(StyleTooSmallError, match=r"12x40 px .*relu2_2 needs at least 16x16.*fewer octaves"):
+        PerceptualObjective(octaves, STYLES, vgg_weights=small_vgg)
     with pytest.raises(StyleTooSmallError, match=r"1x30 px .*relu2_2 needs at least 2x2.*--style-size"):
         PerceptualObjective(CONFIG, [picture(1, 1, 30, 0)], vgg_weights=small_vgg)
 
@@ -180,6 +217,9 @@ def test_wrong_use(small_vgg: Path, objective: PerceptualObjective) -> None:
         ObjectiveConfig(style_weight=-1.0)
     with pytest.raises(PictureTooSmallError):
         objective.targets(picture(1, 1, 1, 0))
+    octaves = PerceptualObjective(dataclasses.replace(CONFIG, style_octaves=3), STYLES, vgg_weights=small_vgg)
+    with pytest.raises(PictureTooSmallError, match=r"7x8 px .*at least 8x8"):
+        octaves(picture(1, 7, 8, 0), octaves.targets(picture(1, 7, 8, 0)))
 
 
 def test_real_weights_prefer_the_style_itself(real_vgg: Path) -> None:

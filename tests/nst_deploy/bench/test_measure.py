@@ -86,5 +86,5 @@ def test_what_does_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch, tmp_pat
     )
     assert measurement.rows == ()
     assert len(measurement.absences) == 2 * len(VARIANTS)
-    assert measurement.absences[0].reason == "all of them together need about 7.0 GiB, 1.0 GiB are free"
+    assert measurement.absences[0].reason == "all of them together need about 9.3 GiB, 1.0 GiB are free"
     assert sum(done) == count_runs(2, len(VARIANTS), 4)

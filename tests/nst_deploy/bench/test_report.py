@@ -39,6 +39,23 @@ def test_the_fastest_at_the_engines_precision_is_recommended_then_a_faster_lower
     assert "auto takes cpu, so name it" in advice([best], "cpu")
 
 
+def test_every_faster_lower_precision_is_recommended_the_fastest_last() -> None:
+    rows = [
+        row("openvino", 0.04, precision="int8", psnr=42.0, levels=30),
+        row("openvino", 0.2),
+        row("openvino", 0.1, precision="bf16", psnr=54.0, levels=2),
+    ]
+    best, *lower = recommend(rows)
+    assert best.flags == "--device openvino"
+    assert [(choice.precision, choice.speedup) for choice in lower] == [
+        ("bf16", pytest.approx(2.0)),
+        ("int8", pytest.approx(5.0)),
+    ]
+    assert advice([best, *lower], "openvino").endswith(
+        "5.00 times as fast, with up to 30 of 255 levels difference, 42.0 dB"
+    )
+
+
 def test_a_lower_precision_that_gains_nothing_is_not_recommended() -> None:
     (best,) = recommend([row("cpu", 0.1), row("openvino", 0.2, precision="bf16"), row("openvino", 0.3)])
     assert (best.device, best.precision, best.speedup) == ("cpu", None, pytest.approx(3.0))

@@ -64,6 +64,13 @@ def test_limits(limit: ParityLimit, passes: bool) -> None:
             report.require(limit)
 
 
+def test_a_limit_of_decibels_alone_allows_any_level() -> None:
+    report = compare(lambda batch: batch, shifted(1, 100), "fake", [("a", np.zeros((40, 50, 3), np.uint8))])
+    report.require(LIMITS["int8"])  # one value of 6000: 46 dB
+    with pytest.raises(ParityError, match=r"up to 100 levels, 45\.9 dB; allowed is at least 50 dB;"):
+        report.require(ParityLimit(max_levels=None, min_psnr_db=50.0))
+
+
 def test_bundled_photographs_come_at_two_sizes_one_odd() -> None:
     pictures = verification_pictures()
     assert len(pictures) == 4

@@ -215,16 +215,6 @@ class FakeRuntime(ModuleType):
         self.simulator.record(event, stream)
         return ()
 
-    def _EventSynchronize(self, event: int) -> tuple[object, ...]:  # noqa: N802
-        recorded = self.simulator.events[event]
-        if recorded:
-            self.simulator.run_until(*recorded)
-        return ()
-
-    def _EventElapsedTime(self, start: int, end: int) -> tuple[object, ...]:  # noqa: N802
-        assert {start, end} <= self.simulator.events.keys()
-        return (1.5,)
-
     def _StreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[object, ...]:  # noqa: N802
         assert flags == 0
         self.simulator.wait(stream, event)

@@ -35,7 +35,12 @@ def write_plan(
 ) -> Path:
     """A plan that the fake takes, and its sidecar; the keywords change what that says."""
     weights = not sidecar.get("weights_stripped", False)
-    content = {"profiles": [[p.min, p.opt, p.max] for p in profiles], "weights": weights, "tensors": tensors}
+    content = {
+        "profiles": [[p.min, p.opt, p.max] for p in profiles],
+        "weights": weights,
+        "tensors": tensors,
+        "portable": sidecar.get("portable", False),
+    }
     path.write_bytes(MAGIC[flavor] + json.dumps(content).encode())
     entries = {
         "contract": contract,
@@ -129,11 +134,16 @@ class _Part:
 
 
 class _Runtime(_Part):
+    engine_host_code_allowed = False
+
     def deserialize_cuda_engine(self, content: bytes) -> "_Engine | None":
         if self.refused("deserialize_cuda_engine"):
             return None
         if content[:4] != MAGIC[self.library.flavor]:
             self.complain("Magic tag does not match\nand more")
+            return None
+        if json.loads(content[4:])["portable"] and not self.engine_host_code_allowed:
+            self.complain("the engine holds host code, which is not allowed")
             return None
         return _Engine(self.library, self.logger, json.loads(content[4:]))
 

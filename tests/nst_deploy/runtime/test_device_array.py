@@ -69,7 +69,7 @@ def test_dlpack() -> None:
     producer = Producer(PIXELS)
     before = sys.getrefcount(PIXELS)
     view = view_device_array(producer, 5)
-    assert (view.address, view.shape, view.has_batch, view.stream) == (ADDRESS, (2, 4, 5, 3), True, None)
+    assert (view.address, view.shape, view.has_batch, view.stream) == (ADDRESS, (2, 4, 5, 3), True, 5)
     assert producer.streams == [5]  # the producer lets our stream wait
     assert sys.getrefcount(PIXELS) > before
     view.release()
@@ -157,7 +157,16 @@ def test_a_device_array_says_where_and_when() -> None:
         assert (taken.address, taken.shape, taken.strides, taken.kind) == (4096, (2, 4, 5, 3), None, dlpack.CUDA)
         taken.release()
     assert joined == [9, 1]  # None is the default stream, -1 wants no waiting
-    assert view_device_array(array, 5).stream == 1
+    view_device_array(array, 5).release()
+    assert joined == [9, 1, 5]
+
+
+def test_dlpack_comes_first() -> None:
+    """torch has both, and says only there on which stream an array is being made."""
+    producer = Producer(PIXELS)
+    producer.__cuda_array_interface__ = None  # type: ignore[attr-defined]
+    view_device_array(producer, 5).release()
+    assert producer.streams == [5]
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------

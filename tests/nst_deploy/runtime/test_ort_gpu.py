@@ -21,24 +21,28 @@ from nst_deploy.errors import (
     NotADeviceArrayError,
     OutOfDeviceMemoryError,
     PackagesCollideError,
+    PictureSizeError,
     ProviderPrecisionError,
     ProviderUnavailableError,
 )
+from nst_deploy.plan_sidecar import Profile
 from nst_deploy.runtime import backend as backend_module
-from nst_deploy.runtime import ort_gpu, ort_providers
+from nst_deploy.runtime import dlpack, ort_gpu, ort_providers
 from nst_deploy.runtime.backend import choose_device, likely_device, open_backend, variants_for
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.ort_gpu import IDLE_KEPT, OrtGpuBackend
 from nst_deploy.runtime.ort_providers import provider_list
 from tests.engines import CONTRACT, negative, write_engine
 
+PROFILE = Profile((1, 8, 8), (1, 16, 16), (2, 64, 64))
+
 
 class OnCpu(OrtGpuBackend):
     """The same session, bindings and runs with pictures in ordinary memory and ONNX Runtime's CPU kernels."""
 
-    def __init__(self, engine: Path, *, cuda_graph: bool = False, max_batch: int | None = None) -> None:
+    def __init__(self, engine: Path, *, cuda_graph: bool = False, profile: Profile | None = None) -> None:
         _, self.contract = read_engine(engine)
-        self._max_batch = max_batch
+        self._profile = profile
         providers = [("CPUExecutionProvider", {})]
         self._start(onnxruntime, engine, "onnxruntime-bound", providers, where="cpu", cuda_graph=cuda_graph)
 
@@ -61,9 +65,9 @@ def as_device_array(pixels: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
-@pytest.mark.parametrize("max_batch", [None, 2])
-def test_pictures_of_many_sizes(engine: Path, cuda_graph: bool, max_batch: int | None) -> None:
-    backend = OnCpu(engine, cuda_graph=cuda_graph, max_batch=max_batch)
+@pytest.mark.parametrize("profile", [None, PROFILE])
+def test_pictures_of_many_sizes(engine: Path, cuda_graph: bool, profile: Profile | None) -> None:
+    backend = OnCpu(engine, cuda_graph=cuda_graph, profile=profile)
     kept = []
     for seed, shape in enumerate([(1, 8, 8), (3, 9, 17), (1, 8, 8), (5, 33, 8), (3, 9, 17)]):
         batch = random_batch(*shape, seed=seed)
@@ -74,6 +78,14 @@ def test_pictures_of_many_sizes(engine: Path, cuda_graph: bool, max_batch: int |
         assert styled.flags.writeable
         assert styled.flags.c_contiguous
     backend.close()
+
+
+def test_a_size_that_tensorrt_was_not_prepared_for(engine: Path) -> None:
+    backend = OnCpu(engine, profile=PROFILE)
+    with pytest.raises(PictureSizeError, match=r"expected 8x8 to 64x64 px, .*--format plan --max-size 65x8"):
+        backend.run(random_batch(1, 65, 8))
+    with pytest.raises(NotADeviceArrayError, match="3 pictures, of which 2 can be styled at once"):
+        backend.run_device(as_device_array(random_batch(3, 8, 8)))
 
 
 def test_bindings_are_used_again(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +143,19 @@ def test_arrays_wait_for_the_callers_stream(engine: Path, monkeypatch: pytest.Mo
     assert waited == []
     backend.run_device(as_device_array(pixels), stream=77)
     assert waited == [None]
+
+    class OnDefaultStream:
+        """An array whose producer lets a stream wait for it, as torch does."""
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return dlpack.CUDA, 0
+
+        def __dlpack__(self, *, stream: int) -> object:
+            assert stream == 1
+            return pixels.__dlpack__()
+
+    backend.run_device(OnDefaultStream())
+    assert waited == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -239,21 +264,16 @@ def test_no_wheel(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_backend(engine, "cuda")
 
 
-@pytest.mark.parametrize(
-    ("device", "remedy"), [("cuda", r"onnxruntime-gpu\[cuda,cudnn\]"), ("tensorrt", r"nst\[tensorrt\]")]
-)
 def test_what_the_provider_needs_is_missing(
-    engine: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    device: Any,
-    remedy: str,
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     gpu_wheel(monkeypatch, tmp_path)
     installed(monkeypatch, "onnxruntime-gpu")
-    with pytest.raises(ProviderUnavailableError, match=rf"cannot open shared object.*{remedy}"):
-        open_backend(engine, device)
+    with pytest.raises(ProviderUnavailableError, match=r"cannot open shared object.*onnxruntime-gpu\[cuda,cudnn\]"):
+        open_backend(engine, "cuda")
+    monkeypatch.setattr(ort_providers, "_why_not_loaded", lambda *_: "libnvinfer.so.10: cannot open shared object file")
+    with pytest.raises(ProviderUnavailableError, match=r"libnvinfer.*pip install 'nst\[tensorrt\]'"):
+        open_backend(engine, "tensorrt")
     assert capfd.readouterr() == ("", "")
 
 

@@ -101,6 +101,29 @@ def test_bf16_is_near_and_is_not_float32(shared_data: Path, real_engine: Path, r
     assert 50 <= 10 * np.log10(255**2 / np.square(difference).mean()) < 70
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"precision": "int8"}, "openvino-cpu-int8"), ({}, "openvino-cpu"), ({"precision": "bf16"}, "openvino-cpu-bf16")],
+)
+def test_an_int8_engine_runs_only_when_asked_for(engine: Path, arguments: dict[str, str], name: str) -> None:
+    if arguments.get("precision") == "bf16" and not has_bf16():
+        pytest.skip("this CPU has no bf16")
+    write_engine(engine.with_suffix(".int8.onnx"), precision="int8")
+    backend = open_backend(engine, "openvino", threads=1, cache=False, **arguments)
+    assert backend.name == name
+    assert backend.contract.precision == ("int8" if arguments.get("precision") == "int8" else "fp32")
+
+
+def test_what_an_int8_engine_leaves_open_is_float32(tmp_path: Path) -> None:
+    engine = write_engine(tmp_path / "a.int8.onnx", precision="int8")
+    backend = open_backend(engine, "openvino", threads=1, cache=False)
+    assert backend.name == "openvino-cpu-int8"
+    batch = random_batch(2, 9, 17)
+    np.testing.assert_array_equal(backend.run(batch), negative(batch))  # 255 - 254 and the like are not bf16's
+    if has_bf16():
+        assert OvBackend(engine, bf16=True, cache=False).name == "openvino-cpu-int8-bf16"
+
+
 def test_threads_share_one(real_engine: Path) -> None:
     backend = OvBackend(real_engine, threads=1)
     batches = [random_batch(1, 24 + 4 * (i % 3), 31) for i in range(6)]

@@ -1,0 +1,71 @@
+"""The models that benchmarks/gpu.py runs, as files. What cannot be made leaves ``FILE.missing``, which says why."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from export_models import plain_model
+from graph_cost import LayerCost, count
+
+from nst_common.errors import UserError
+from nst_deploy.contract import ModelContract
+from nst_deploy.export.build_options import CURRENT_GPU, BuildOptions
+from nst_deploy.export.deployable import DeployableNet
+from nst_deploy.export.engine import build_plan
+from nst_deploy.export.engine_builder import EngineBuilder
+from nst_deploy.export.fp16 import fold_to_half
+from nst_deploy.export.onnx_export import save_onnx, set_contract, to_onnx
+from nst_deploy.export.parity import bundled_photographs
+from nst_deploy.plan_sidecar import FLAVORS, Flavor, write_plan
+from nst_deploy.runtime.trt import load_library
+from nst_train.checkpoints import load_checkpoint
+
+Size = tuple[int, int]
+CONTRACT = ModelContract("benchmark", "fp16", "", "0", 1)
+
+
+def save_graphs(ckpt: Path, folder: Path, sizes: Sequence[Size]) -> dict[Size, list[LayerCost]]:
+    """Writes PyTorch's weights and the ONNX graphs; returns what ours costs at least, by size."""
+    checkpoint = load_checkpoint(ckpt)
+    config = dataclasses.asdict(checkpoint.config)
+    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
+    naive = plain_model(checkpoint.build().half(), torch.float16)
+    set_contract(naive, CONTRACT)
+    save_onnx(naive, folder / "naive.fp16.onnx")
+    half, _ = fold_to_half(checkpoint.build(), bundled_photographs())
+    ours = DeployableNet(half, torch.float16)
+    save_onnx(to_onnx(ours, CONTRACT), folder / "nst.fp16.onnx")
+    costs = {}
+    for size in sizes:
+        static = to_onnx(ours, dataclasses.replace(CONTRACT, static_size=size))
+        save_onnx(static, folder / f"nst.fp16.{size[0]}x{size[1]}.onnx")
+        costs[size] = count(static)
+    return costs
+
+
+def save_plans(folder: Path, max_batch: int) -> None:
+    """Builds plans of both graphs with every library that is installed: for single pictures, and for many at once."""
+    for flavor in FLAVORS:
+        for graph in ("naive", "nst"):
+            for batch, many in ((1, ""), (max_batch, ".many")):
+                name = f"{graph}{many}" + (".rtx.plan" if flavor == "rtx" else ".plan")
+                model = folder / f"{graph}.fp16.onnx"
+                _or_why_not(folder / name, lambda path, m=model, f=flavor, b=batch: _save_plan(m, path, f, b))  # type: ignore[misc]
+
+
+def _save_plan(model: Path, path: Path, flavor: Flavor, max_batch: int) -> None:
+    builder = EngineBuilder(flavor, load_library(flavor))
+    here = (CURRENT_GPU,) if flavor == "rtx" else ()
+    options = BuildOptions(max_batch=max_batch, compute_capabilities=here)
+    content = onnx.load_model(str(model)).SerializeToString()
+    built = build_plan(content, CONTRACT, builder, options, path.parent)
+    write_plan(path, built.content, built.sidecar)
+
+
+def _or_why_not(path: Path, save: Callable[[Path], None]) -> None:
+    try:
+        save(path)
+    except UserError as error:
+        path.with_name(path.name + ".missing").write_text(str(error))

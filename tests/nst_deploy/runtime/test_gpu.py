@@ -1,0 +1,218 @@
+"""Plans and ONNX engines on a real GPU, and what a machine without one says of a real plan."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nst_common.errors import UserError
+from nst_deploy.errors import BackendMissingError, GpuUnavailableError
+from nst_deploy.plan_sidecar import Flavor
+from nst_deploy.runtime.backend import open_backend
+from nst_deploy.runtime.gpu_probe import why_no_gpu
+from nst_deploy.runtime.plan import PlanBackend
+from tests.engines import write_engine
+
+torch = pytest.importorskip("torch")
+SIZES = ((64, 96), (61, 97), (256, 256))
+FLAVORS: tuple[Flavor, ...] = ("tensorrt", "rtx")
+on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+
+
+def build(model: Path, folder: Path, flavor: Flavor, **options: Any) -> Path:
+    """The plan of an ONNX file, by the library itself."""
+    pytest.importorskip("tensorrt_rtx" if flavor == "rtx" else "tensorrt")
+    from nst_deploy.export.build_options import BuildOptions
+    from nst_deploy.export.engine import build_plan
+    from nst_deploy.export.engine_builder import EngineBuilder
+    from nst_deploy.plan_sidecar import write_plan
+    from nst_deploy.runtime.onnx_metadata import read_engine
+    from nst_deploy.runtime.trt import load_library
+
+    content, contract = read_engine(model)
+    builder = EngineBuilder(flavor, load_library(flavor))
+    built = build_plan(content, contract, builder, BuildOptions(max_size=(512, 512), **options), folder)
+    write_plan(folder / built.name, built.content, built.sidecar)
+    return folder / built.name
+
+
+def photographs(folder: Path, height: int, width: int, count: int = 1) -> np.ndarray:
+    files = sorted((folder / "content").glob("*.jpg"))[:count]
+    return np.stack([np.asarray(Image.open(file).convert("RGB").resize((width, height))) for file in files])
+
+
+# --- without a GPU ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU")
+def test_a_real_plan_where_no_gpu_is(tmp_path: Path) -> None:
+    plan = build(write_engine(tmp_path / "negative.onnx", precision="fp16"), tmp_path, "rtx")
+    assert plan.name == "negative.rtx.plan"
+    with pytest.raises((GpuUnavailableError, BackendMissingError)) as caught:
+        open_backend(plan)
+    assert "\n" not in str(caught.value)
+
+
+# --- with one --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the published wave, exported in both precisions."""
+    from nst_deploy.export.exporter import export
+
+    folder = tmp_path_factory.mktemp("wave")
+    checkpoint = shared_data / "lengstrom/wave.npz"
+    export(checkpoint, folder, formats=["onnx"], precisions=["fp32", "fp16"], verify=False)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FLAVORS)
+def plan(request: pytest.FixtureRequest, engines: Path) -> Path:
+    options = {"compute_capabilities": ("current",)} if request.param == "rtx" else {}
+    return build(engines / "wave.fp16.onnx", engines, request.param, max_batch=2, **options)
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    error = np.square(first.astype(float) - second).mean()
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+class TestPlan:
+    pytestmark = on_gpu
+
+    def test_parity_with_the_float32_engine(self, plan: Path, engines: Path, shared_data: Path) -> None:
+        backend, reference = PlanBackend(plan), open_backend(engines / "wave.onnx", "cpu")
+        for size in SIZES:
+            batch = photographs(shared_data, *size, count=3)
+            assert psnr(backend.run(batch), reference.run(batch)) >= 55
+
+    def test_a_cuda_graph_changes_nothing(self, plan: Path, shared_data: Path) -> None:
+        backend, captured = PlanBackend(plan), PlanBackend(plan, cuda_graph=True)
+        for size in (*SIZES, *SIZES):
+            batch = photographs(shared_data, *size)
+            np.testing.assert_array_equal(backend.run(batch), captured.run(batch))
+
+    def test_a_foreign_stream_and_device_arrays(self, plan: Path, shared_data: Path) -> None:
+        backend = PlanBackend(plan)
+        stream = torch.cuda.Stream()
+        for size in SIZES:
+            batch = photographs(shared_data, *size)
+            expected = backend.run(batch)
+            with torch.cuda.stream(stream):
+                images = torch.from_numpy(batch).cuda(non_blocking=True)
+                out = torch.empty_like(images)
+                assert backend.run_device(images, stream=stream, out=out) is out
+                made = torch.from_dlpack(backend.run_device(images, stream=stream.cuda_stream))
+            stream.synchronize()
+            np.testing.assert_array_equal(out.cpu().numpy(), expected)
+            np.testing.assert_array_equal(made.cpu().numpy(), expected)
+            np.testing.assert_array_equal(torch.as_tensor(backend.run_device(images)).cpu().numpy(), expected)
+
+    def test_nothing_stays_in_the_gpus_memory(self, plan: Path, shared_data: Path) -> None:
+        batch = photographs(shared_data, 512, 512)
+        used = []
+        for _ in range(4):
+            with torch.cuda.device(0):
+                backend = PlanBackend(plan, cuda_graph=True)
+                backend.run(batch)
+                backend.close()
+                used.append(torch.cuda.mem_get_info()[0])
+        assert used[-1] >= used[1] - 2**21
+
+    def test_p95_stays_near_the_median_under_a_graph(self, plan: Path, shared_data: Path) -> None:
+        backend = PlanBackend(plan, cuda_graph=True)
+        images = torch.from_numpy(photographs(shared_data, 512, 512)).cuda()
+        out, stream = torch.empty_like(images), torch.cuda.Stream()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        times = []
+        for _ in range(250):
+            start.record(stream)
+            backend.run_device(images, stream=stream, out=out)
+            end.record(stream)
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+        warm = times[50:]
+        assert np.percentile(warm, 95) <= 1.05 * statistics.median(warm)
+
+
+class TestOnnxRuntime:
+    pytestmark = on_gpu
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+    def test_parity(self, engines: Path, shared_data: Path, precision: str) -> None:
+        pytest.importorskip("onnxruntime")
+        name = "wave.onnx" if precision == "fp32" else "wave.fp16.onnx"
+        backend = open_or_skip(engines / name)
+        reference = open_backend(engines / "wave.onnx", "cpu")
+        for size in SIZES:
+            batch = photographs(shared_data, *size)
+            styled, expected = backend.run(batch), reference.run(batch)
+            if precision == "fp32":
+                assert np.abs(styled.astype(int) - expected).max() <= 1
+            else:
+                assert psnr(styled, expected) >= 55
+            images = torch.from_numpy(batch).cuda()
+            np.testing.assert_array_equal(torch.as_tensor(backend.run_device(images)).cpu().numpy(), styled)
+
+    @pytest.mark.parametrize("static", [None, (64, 96)])
+    def test_no_node_falls_back_to_the_cpu(
+        self, engines: Path, shared_data: Path, tmp_path: Path, static: tuple[int, int] | None
+    ) -> None:
+        engine = engines / "wave.fp16.onnx"
+        open_or_skip(engine).close()
+        if static is not None:
+            engine = export_wave(shared_data, tmp_path, static)
+        # Of an engine for any size, the padding is computed there: a few numbers, of which no pixel passes through.
+        allowed = {"Shape", "Squeeze", "Neg", "Mod", "Reshape", "Concat"} if static is None else set()
+        assert on_cpu(engine, ["CUDAExecutionProvider", "CPUExecutionProvider"]) <= allowed
+
+    def test_a_static_engine_captured(self, shared_data: Path, tmp_path: Path) -> None:
+        from nst_deploy.export.exporter import export
+
+        files = export(
+            shared_data / "lengstrom/wave.npz", tmp_path, formats=["onnx"], static_size=(64, 96), verify=False
+        )
+        backend = open_or_skip(files.files[0].path, cuda_graph=True)
+        plain = open_backend(files.files[0].path, "cuda")
+        for seed in range(3):
+            batch = np.random.default_rng(seed).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+            np.testing.assert_array_equal(backend.run(batch), plain.run(batch))
+
+
+def open_or_skip(engine: Path, **options: Any) -> Any:
+    try:
+        return open_backend(engine, "cuda", **options)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def export_wave(data: Path, folder: Path, static: tuple[int, int]) -> Path:
+    from nst_deploy.export.exporter import export
+
+    report = export(
+        data / "lengstrom/wave.npz", folder, formats=["onnx"], precisions=["fp16"], static_size=static, verify=False
+    )
+    return report.files[0].path
+
+
+def on_cpu(engine: Path, providers: list[str]) -> set[str]:
+    """Operators that ONNX Runtime gives to the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(str(engine), options, providers=providers)
+    return {
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == "CPUExecutionProvider"
+        for node in part.get_nodes()
+    }
+
+
+def test_what_runs_on_the_cpu_is_seen(tmp_path: Path) -> None:
+    assert {"MatMul", "Cast", "Add"} <= on_cpu(write_engine(tmp_path / "a.onnx"), ["CPUExecutionProvider"])
