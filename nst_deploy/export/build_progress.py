@@ -76,8 +76,17 @@ def run_watched(name: str, trt: Any, build: Callable[[Any], Result]) -> Result:
     watch = BuildWatch(name)
     monitor = _new_monitor(trt, watch)
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="build")
+    known = threading.Event()  # the pool knows the thread, and will wait for it
+
+    def start() -> Result:
+        known.wait()
+        if watch.cancelled:
+            raise KeyboardInterrupt
+        return build(monitor)
+
     try:
-        future = pool.submit(build, monitor)
+        future = pool.submit(start)
+        known.set()
         while not future.done():
             wait([future], SIGNAL_INTERVAL)
         return future.result()
@@ -85,6 +94,7 @@ def run_watched(name: str, trt: Any, build: Callable[[Any], Result]) -> Result:
         watch.cancelled = True
         raise
     finally:
+        known.set()
         pool.shutdown()  # waits for it
         watch.close()
 

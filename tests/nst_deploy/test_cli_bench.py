@@ -22,7 +22,8 @@ def command(*arguments: str, hidden: tuple[str, ...] = (), code: str = "") -> Ru
         Path("hidden").mkdir(exist_ok=True)
         (Path("hidden") / f"{package}.py").write_text("raise ImportError('made so by a test')")
     program = f"import sys; from nst_deploy.cli_bench import main; code = main({list(arguments)!r}); {code}\nexit(code)"
-    env = os.environ | {"PYTHONPATH": str(Path("hidden").resolve())}
+    paths = [str(Path("hidden").resolve()), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
 
 
