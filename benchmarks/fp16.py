@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nst_deploy.export import fp16
-from nst_deploy.export.exporter import reference_run
 from nst_deploy.export.parity import PHOTOGRAPHS, bundled_photographs, compare
+from nst_deploy.export.proof import reference_run
 from nst_train.checkpoints import load_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "fp16.json"

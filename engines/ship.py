@@ -22,8 +22,8 @@ from torch import Tensor
 
 from nst_deploy import Stylizer
 from nst_deploy.export import ExportedFile, export
-from nst_deploy.export.exporter import reference_run
 from nst_deploy.export.parity import compare, verification_pictures
+from nst_deploy.export.proof import reference_run
 from nst_deploy.images import Picture, load_picture, save_picture
 from nst_deploy.styles import thumbnail
 from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint

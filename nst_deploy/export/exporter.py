@@ -2,20 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from nst_common import package_version
 from nst_common.atomic_file import atomic_write, prepare_folder
 from nst_common.errors import UsageError
 from nst_deploy.contract import DEFAULT_PRECISIONS, MIN_SIZE, ModelContract, Precision
-from nst_deploy.errors import ReferenceFailedError, WrongCheckpointError
+from nst_deploy.errors import WrongCheckpointError
 from nst_deploy.export.build_options import MAX_SIZE, BuildOptions
 from nst_deploy.export.deployable import DeployableNet
 from nst_deploy.export.engine_builder import EngineBuilder
@@ -24,14 +20,14 @@ from nst_deploy.export.formats import DEFAULT_FORMATS, Format
 from nst_deploy.export.fp16 import NormPrecision, emulated_run, fold_to_half
 from nst_deploy.export.int8 import Site, fold_to_int8
 from nst_deploy.export.onnx_export import save_onnx, set_contract, to_onnx
-from nst_deploy.export.parity import LIMITS, ParityReport, Run, bundled_photographs, compare, verification_pictures
+from nst_deploy.export.parity import ParityReport, Run, bundled_photographs
 from nst_deploy.export.plan_export import PlanExport, open_plan
+from nst_deploy.export.proof import open_to_prove, prove, prove_file
 from nst_deploy.export.quantize import quantize
 from nst_deploy.export.trt_library import load_builder
 from nst_deploy.plan_sidecar import Flavor, PlanSidecar, Profile, read_sidecar, write_sidecar
-from nst_deploy.runtime.backend import PACKAGES, Backend, open_backend
+from nst_deploy.runtime.backend import Backend
 from nst_deploy.runtime.int8_engine import SUFFIX as INT8_SUFFIX
-from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.plan_checks import is_plan
 from nst_train.checkpoints import Checkpoint, load_checkpoint
 
@@ -170,12 +166,12 @@ def verify_engine(engine: str | Path, ckpt: str | Path, images: Sequence[Path] |
     sidecar = read_sidecar(engine) if is_plan(engine) else None
     if sidecar is not None:
         _check_checkpoint(engine, sidecar.contract, Path(ckpt), checkpoint)  # also where the plan cannot be opened
-    backend = open_plan(engine) if sidecar else _open_to_prove(engine)
+    backend = open_plan(engine) if sidecar else open_to_prove(engine)
     try:
         contract = backend.contract
         _check_checkpoint(engine, contract, Path(ckpt), checkpoint)
         profile = sidecar.profile if sidecar else None
-        report = _prove(checkpoint, backend.run, contract, images, name=backend.name, profile=profile)
+        report = prove(checkpoint, backend.run, contract, images, name=backend.name, profile=profile)
     finally:
         backend.close()
     contract = replace(contract, parity=report.parity)
@@ -192,22 +188,6 @@ def verify_engine(engine: str | Path, ckpt: str | Path, images: Sequence[Path] |
 def _check_checkpoint(engine: Path, contract: ModelContract, ckpt: Path, checkpoint: Checkpoint) -> None:
     if contract.checkpoint_sha256 != checkpoint.sha256:
         raise WrongCheckpointError(engine, ckpt)
-
-
-def reference_run(net: nn.Module) -> Run:
-    """A net as the truth that engines are compared with: PyTorch eager, uint8 ``[N, H, W, 3]`` -> the same."""
-    deployable = DeployableNet(net).eval()
-
-    def run(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        try:
-            with torch.inference_mode():
-                styled: NDArray[np.uint8] = deployable(torch.from_numpy(images.copy())).numpy()
-        except RuntimeError as error:  # how PyTorch says that memory is short
-            _, height, width, _ = images.shape
-            raise ReferenceFailedError(height, width, str(error).split("\n")[0]) from error
-        return styled
-
-    return run
 
 
 @dataclass(frozen=True)
@@ -257,8 +237,8 @@ def _export_onnx(
         onnx.save_model(model, str(unproven))
         if verify:
             if graph.emulated is not None:
-                _prove(checkpoint, graph.emulated, contract, images)
-            report = _prove_file(checkpoint, unproven, images)
+                prove(checkpoint, graph.emulated, contract, images)
+            report = prove_file(checkpoint, unproven, images)
             contract = replace(contract, parity=report.parity)
             set_contract(model, contract)
             onnx.save_model(model, str(unproven))
@@ -309,47 +289,15 @@ def _export_plan(
     contract = _contract(checkpoint, graph, static_size)
     model = to_onnx(graph.deployable, contract).SerializeToString()
 
-    def prove(backend: Backend, profile: Profile) -> ParityReport:
-        return _prove(checkpoint, backend.run, contract, images, name=backend.name, profile=profile)
+    def measure(backend: Backend, profile: Profile) -> ParityReport:
+        return prove(checkpoint, backend.run, contract, images, name=backend.name, profile=profile)
 
     plan = plans.build(model, contract)
-    report, not_run = plans.measure(plan, model, prove) if verify else (None, None)
+    report, not_run = plans.measure(plan, model, measure) if verify else (None, None)
     if not_run is not None and not proven and graph.emulated is not None:
-        _prove(checkpoint, graph.emulated, contract, images)
+        prove(checkpoint, graph.emulated, contract, images)
     path, sidecar = plans.write(plan, report)
     return ExportedFile(path, sidecar.contract, report, not_run, sidecar)
-
-
-def _prove_file(checkpoint: Checkpoint, engine: Path, images: Sequence[Path] | None) -> ParityReport:
-    backend = _open_to_prove(engine)
-    try:
-        return _prove(checkpoint, backend.run, backend.contract, images, name=backend.name)
-    finally:
-        backend.close()
-
-
-def _open_to_prove(engine: Path) -> Backend:
-    """What users run it on: INT8 engines are for OpenVINO, and ONNX Runtime computes them in float32."""
-    _, contract = read_engine(engine)
-    on_openvino = contract.precision == "int8" and find_spec(PACKAGES["openvino"]) is not None
-    return open_backend(engine, "openvino" if on_openvino else "cpu", cache=False)
-
-
-def _prove(
-    checkpoint: Checkpoint,
-    run: Run,
-    contract: ModelContract,
-    images: Sequence[Path] | None,
-    *,
-    name: str = "",
-    profile: Profile | None = None,
-) -> ParityReport:
-    # No CPU kernel computes in FP16: it casts to float32 and back round every operation. Plans run on GPUs alone.
-    name = "fp16-emulated" if contract.precision == "fp16" and profile is None else name
-    pictures = verification_pictures(images, contract.static_size, profile)
-    report = compare(reference_run(checkpoint.build()), run, name, pictures)
-    report.require(LIMITS[contract.precision])
-    return report
 
 
 def _check_static_size(size: tuple[int, int] | None) -> None:

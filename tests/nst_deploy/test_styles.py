@@ -10,8 +10,8 @@ from PIL import Image
 from nst_deploy import Stylizer
 from nst_deploy.cli_infer import main
 from nst_deploy.errors import UnknownStyleError
-from nst_deploy.export.exporter import reference_run
 from nst_deploy.export.parity import PHOTOGRAPHS
+from nst_deploy.export.proof import reference_run
 from nst_deploy.styles import DEFAULT_STYLE, bundled_styles, find_engine, thumbnail
 from nst_train.checkpoints import load_checkpoint
 

@@ -6,7 +6,7 @@ and the other styles' weights are put into it; that such a graph is the style's 
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from nst_deploy.export.fp16 import fold_to_half
 from nst_deploy.export.onnx_export import set_contract, to_onnx
 from nst_deploy.export.parity import bundled_photographs
 from nst_deploy.export.plan_export import PlanExport
+from nst_deploy.export.proof import reference_run
 from nst_deploy.plan_sidecar import read_plan, write_plan
 from nst_deploy.runtime.backend import open_backend
 from nst_deploy.runtime.ort import OrtBackend
@@ -144,7 +145,7 @@ def test_the_weights_put_into_a_traced_graph_are_the_styles_own(tracer: Tracer, 
     onnx.save_model(engine.model, tmp_path / "engine.onnx")
     backend = OrtBackend(tmp_path / "engine.onnx")
     image = np.ascontiguousarray(bundled_photographs()[1][None, 50:115, 60:131])
-    difference = np.abs(backend.run(image).astype(int) - exporter.reference_run(engine.net)(image))
+    difference = np.abs(backend.run(image).astype(int) - reference_run(engine.net)(image))
     backend.close()
     assert difference.max() <= 3
 
@@ -175,6 +176,6 @@ def _style(name: str) -> Path:
 
 
 def test_turing_must_be_asked_for(tracer: Tracer, builder: EngineBuilder, tmp_path: Path) -> None:
-    options: Any = BuildOptions(compute_capabilities=("7.5",))
+    options = BuildOptions(compute_capabilities=("7.5",))
     plan = build(builder, tracer.engine(_style("la_muse_half")), tmp_path, options)
     assert plan.sidecar.compute_capabilities == ("7.5",)

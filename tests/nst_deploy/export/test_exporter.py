@@ -13,6 +13,7 @@ from nst_deploy import Stylizer
 from nst_deploy.errors import ParityError
 from nst_deploy.export import export, exporter, verify_engine
 from nst_deploy.export.cli import main
+from nst_deploy.export.proof import reference_run
 from nst_train.checkpoints import load_checkpoint
 
 
@@ -28,7 +29,7 @@ def test_an_export_proves_itself(small_checkpoint: Path, tmp_path: Path, capsys:
         assert parity.max_levels <= 1
         assert parity.identical > 0.999
         photo = np.asarray(Image.open(exporter.__file__.replace("exporter.py", "photographs/coffee.jpg")))
-        expected = exporter.reference_run(load_checkpoint(small_checkpoint).build())(photo[None])[0]
+        expected = reference_run(load_checkpoint(small_checkpoint).build())(photo[None])[0]
         assert np.abs(stylize(photo).astype(int) - expected).max() <= 1
     assert [p.name for p in engine.parent.iterdir()] == ["small.onnx"]
 

@@ -16,6 +16,7 @@ from nst_deploy.export.cli import main
 from nst_deploy.export.fold import fold
 from nst_deploy.export.fp16 import calibrate, emulated_run, fold_to_half, scale_norms
 from nst_deploy.export.parity import bundled_photographs, compare
+from nst_deploy.export.proof import reference_run
 from nst_deploy.runtime.backend import open_backend
 from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from nst_train.transform_net import TransformNet, TransformNetConfig
@@ -89,8 +90,8 @@ def test_half_precision_holds_however_loud_the_net_is(factor: float, norm_precis
     net, photos = loud_net(factor), small_photographs()
     half, _ = fold_to_half(net, photos, norm_precision)
     pictures = [(str(i), photo) for i, photo in enumerate(photos)]
-    parity = compare(exporter.reference_run(net), emulated_run(half), "fp16", pictures).parity
-    assert exporter.reference_run(net)(photos[0][None]).std() > 20  # a picture
+    parity = compare(reference_run(net), emulated_run(half), "fp16", pictures).parity
+    assert reference_run(net)(photos[0][None]).std() > 20  # a picture
     assert parity.psnr_db is not None
     assert parity.psnr_db > 55
 
@@ -99,7 +100,7 @@ def test_the_emulation_shows_an_overflow_that_scales_prevent(monkeypatch: pytest
     net, photos = loud_net(1e3), small_photographs()
     monkeypatch.setattr(fp16, "calibrate", lambda folded, _: (1.0,) * len(calibrate(folded, photos)))
     half, _ = fold_to_half(net, photos)
-    parity = compare(exporter.reference_run(net), emulated_run(half), "fp16", [("0", photos[0])]).parity
+    parity = compare(reference_run(net), emulated_run(half), "fp16", [("0", photos[0])]).parity
     assert parity.psnr_db is not None
     assert parity.psnr_db < 30
 

@@ -21,6 +21,7 @@ from nst_deploy.export.deployable import DeployableNet
 from nst_deploy.export.int8 import ACTIVATION_STEPS, CUT_OFF, WEIGHT_STEPS, Site, calibrate, fold_to_int8
 from nst_deploy.export.parity import bundled_photographs
 from nst_deploy.export.phase_head import PhaseHead
+from nst_deploy.export.proof import reference_run
 from nst_deploy.export.stage import Stage
 from nst_deploy.runtime.backend import open_backend
 from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -162,7 +163,7 @@ def test_the_engine_computes_what_rounding_says(checkpoint: Path, engine: Path) 
         expected = DeployableNet(folded)(torch.from_numpy(photo)).numpy()
     styled = open_backend(engine, "cpu", threads=1).run(photo)
     assert psnr(styled, expected) > 55  # a value at the edge of two levels may fall to either
-    plain = exporter.reference_run(load_checkpoint(checkpoint).build())(photo)
+    plain = reference_run(load_checkpoint(checkpoint).build())(photo)
     assert psnr(expected, plain) < 50  # rounding is seen, so equal pictures would prove nothing
 
 

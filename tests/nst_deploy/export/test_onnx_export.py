@@ -12,9 +12,9 @@ from nst_deploy.contract import ModelContract
 from nst_deploy.errors import ExportFailedError
 from nst_deploy.export import export
 from nst_deploy.export.deployable import DeployableNet
-from nst_deploy.export.exporter import reference_run
 from nst_deploy.export.fold import fold
 from nst_deploy.export.onnx_export import to_onnx
+from nst_deploy.export.proof import reference_run
 from nst_train.checkpoints import load_checkpoint
 
 
