@@ -37,14 +37,14 @@ def reference_run(net: nn.Module) -> Run:
 
 def prove_file(checkpoint: Checkpoint, engine: Path, images: Sequence[Path] | None) -> ParityReport:
     """Compares an ONNX engine with its checkpoint's net; raises what ``prove`` does, and opening the engine."""
-    backend = open_toprove(engine)
+    backend = open_to_prove(engine)
     try:
         return prove(checkpoint, backend.run, backend.contract, images, name=backend.name)
     finally:
         backend.close()
 
 
-def open_toprove(engine: Path) -> Backend:
+def open_to_prove(engine: Path) -> Backend:
     """What users run it on: INT8 engines are for OpenVINO, and ONNX Runtime computes them in float32."""
     _, contract = read_engine(engine)
     on_openvino = contract.precision == "int8" and find_spec(PACKAGES["openvino"]) is not None
