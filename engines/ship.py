@@ -71,7 +71,7 @@ def ship(checkpoint: Checkpoint) -> None:
     weights = ROOT / "engines" / f"{name}.pth"
     kept, psnr = _halved(checkpoint)
     save_checkpoint(weights, kept)
-    file, int8 = export(weights, STYLES, precisions=("fp32", "int8")).files
+    file, int8 = export(weights, STYLES, formats=("onnx",), precisions=("fp32", "int8")).files
     _thumbnail(file.path)
     (ROOT / "engines" / f"{name}.md").write_text(card(kept, psnr, file, int8), encoding="utf-8")
     print(f"{name}: {file.contract.parity}")

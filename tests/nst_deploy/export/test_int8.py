@@ -65,7 +65,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def engine(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("int8")
-    assert main(["--ckpt", str(checkpoint), "--out", str(out), "--precision", "int8"]) == 0
+    assert main(["--ckpt", str(checkpoint), "--out", str(out), "--format", "onnx", "--precision", "int8"]) == 0
     assert [path.name for path in out.iterdir()] == [f"{checkpoint.stem}.int8.onnx"]
     return out / f"{checkpoint.stem}.int8.onnx"
 

@@ -21,13 +21,13 @@ from nst_train.checkpoints import load_checkpoint
 @pytest.fixture(scope="module")
 def dynamic(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dynamic")
-    return export(small_checkpoint, out, verify=False).files[0].path
+    return export(small_checkpoint, out, formats=("onnx",), verify=False).files[0].path
 
 
 @pytest.fixture(scope="module")
 def static(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("static")
-    return export(small_checkpoint, out, verify=False, static_size=(32, 48)).files[0].path
+    return export(small_checkpoint, out, formats=("onnx",), verify=False, static_size=(32, 48)).files[0].path
 
 
 def shape_of(value: onnx.ValueInfoProto) -> list[int | str]:
@@ -90,7 +90,7 @@ def test_a_static_engine_neither_asks_for_its_size_nor_pads_to_it(static: Path, 
 
 
 def test_a_static_engine_of_an_odd_size(small_checkpoint: Path, tmp_path: Path) -> None:
-    engine = export(small_checkpoint, tmp_path, verify=False, static_size=(30, 45)).files[0].path
+    engine = export(small_checkpoint, tmp_path, formats=("onnx",), verify=False, static_size=(30, 45)).files[0].path
     image = np.random.default_rng(1).integers(0, 256, (1, 30, 45, 3), dtype=np.uint8)
     expected = reference_run(load_checkpoint(small_checkpoint).build())(image)
     assert np.abs(run(engine, image).astype(int) - expected).max() <= 1
