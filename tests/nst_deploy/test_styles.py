@@ -52,8 +52,9 @@ def test_a_bundled_style_has_an_int8_engine_near_it(name: str) -> None:
     assert contract.parity is not None
     assert contract.parity.psnr_db is not None
     assert contract.parity.psnr_db >= 34
-    # The contract's 34 dB hold for the photographs that exports are proven on; starry_night_half has 32 on this one.
-    assert 31 <= 10 * np.log10(255**2 / squares.mean()) < 60
+    # The contract's 34 dB hold for the photographs that exports are proven on; one style falls short of them here.
+    least = 31 if name == "starry_night_half" else 34
+    assert least <= 10 * np.log10(255**2 / squares.mean()) < 60
 
 
 @pytest.mark.parametrize("name", STYLES)
