@@ -213,8 +213,13 @@ def test_ctrl_c_stops_the_build_at_its_next_step(tensorrt: FakeTensorRT, model: 
         steps.append(threading.current_thread().name)
 
     tensorrt.before_step = step
-    with pytest.raises(KeyboardInterrupt):
-        build(EngineBuilder("tensorrt", tensorrt), model)
+    # A suite that a shell started in the background inherits a SIGINT that is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build(EngineBuilder("tensorrt", tensorrt), model)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(steps) == 1
     assert not [thread for thread in threading.enumerate() if thread.name == steps[0]]
 
