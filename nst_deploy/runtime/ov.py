@@ -1,5 +1,6 @@
 """OpenVINO behind the Backend interface."""
 
+import functools
 import io
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ class OvBackend:
         model, self.contract = read_engine(engine)
         parts = ("int8",) * (self.contract.precision == "int8") + ("bf16",) * bf16
         self.name = "-".join(["openvino-cpu", *parts])
-        core = self._ov.Core()
+        core = shared_core()
         if bf16 and "BF16" not in core.get_property(CPU, "OPTIMIZATION_CAPABILITIES"):
             raise PrecisionUnavailableError("bf16")
         config: dict[str, Any] = {
@@ -96,6 +97,20 @@ class OvBackend:
             compiled.export_model(exported)
             cache.store(path, exported.getvalue())
         return compiled
+
+
+@functools.cache
+def shared_core() -> Any:
+    """The one core of this process, never freed.
+
+    A core that loads OpenVINO's CPU plugin gives the thread a signal stack, and takes it away with the plugin. When two
+    have come and gone in the order in which they came, the thread is left with one whose memory is unmapped, and the
+    next signal, Ctrl-C for instance, ends the process with a segmentation fault (seen in OpenVINO 2026.4).
+
+    Raises:
+        BackendMissingError, BackendBrokenError.
+    """
+    return _import_openvino().Core()
 
 
 def _import_openvino() -> Any:
