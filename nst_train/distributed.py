@@ -37,6 +37,8 @@ class Process:
 def join_processes(device: str = "auto") -> Iterator[Process]:
     """This process among those that torchrun started, or alone; gloo connects CPUs, NCCL GPUs.
 
+    The connection's threads end with the block, or with the last DistributedDataParallel that was made in it.
+
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
 
@@ -50,11 +52,22 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    _import_what_would_keep_the_group()
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=world)
     try:
         yield Process(chosen, rank, world)
     finally:
         dist.destroy_process_group()
+
+
+def _import_what_would_keep_the_group() -> None:
+    """DistributedDataParallel's late import, done before there is a group.
+
+    The functions in there take the default group of the moment as a default argument. A group held like that outlives
+    ``destroy_process_group``, its threads run on, and one that lets go of a tensor while Python ends aborts the process
+    (pytorch issue 179291).
+    """
+    import torch.distributed.nn.functional  # noqa: F401, PLC0415  (a training alone does without it)
 
 
 _TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

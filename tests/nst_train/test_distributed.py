@@ -1,6 +1,7 @@
 """Two processes under torchrun against one."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,13 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(DeviceMissingError, match="process 1 has no GPU"), join_processes("cuda"):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_gloos_threads_end_with_the_training(pictures: Path, small_vgg: Path) -> None:
+    # One that lets go of a tensor after Python has ended aborts the process, now and then.
+    done = start(pictures, *TWO, str(ROOT / "tests/nst_train/threads_after_training.py"), str(pictures), str(small_vgg))
+    assert done.returncode == 0, done.stderr
+    counted = sorted(re.findall(r"(\d+) more, (\d+) left", done.stdout))
+    assert len(counted) == 2
+    assert all(int(more) > 0 and left == "0" for more, left in counted), counted
