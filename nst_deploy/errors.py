@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from nst_common import outputs
 from nst_common.errors import UsageError, UserError
 
 # --- engines ---------------------------------------------------------------------------------------------------------
@@ -344,16 +345,15 @@ class OutputCollisionError(UsageError):
         )
 
 
-class OutputIsInputError(UsageError):
+class OutputIsInputError(outputs.OutputIsInputError):
     def __init__(self, source: Path, target: Path) -> None:
-        problem = f"{source} would be written onto {'itself' if source == target else f'{target}, another input'}"
-        super().__init__(problem, "Choose another folder or pattern with --out")
+        super().__init__(source, target, "Choose another folder or pattern with --out")
 
 
-class OutputExistsError(UsageError):
+class OutputExistsError(outputs.OutputExistsError):
     def __init__(self, first: Path, count: int, total: int) -> None:
-        problem = f"{first} exists already" + (f", as do {count - 1} more of {total} outputs" if count > 1 else "")
-        super().__init__(problem, "Replace with --overwrite, keep with --skip-existing, or choose another --out")
+        remedy = "Replace with --overwrite, keep with --skip-existing, or choose another --out"
+        super().__init__(first, count, total, remedy)
 
 
 # --- export ----------------------------------------------------------------------------------------------------------
@@ -446,11 +446,8 @@ class BuildOutOfMemoryError(UserError):
 # --- Triton ----------------------------------------------------------------------------------------------------------
 
 
-class ModelExistsError(UsageError):
+class ModelExistsError(outputs.OutputExistsError):
     """The repository has a model of this name already."""
-
-    def __init__(self, model: Path) -> None:
-        super().__init__(f"{model} exists already", "Replace it with --overwrite, or choose another --out")
 
 
 class NotAModelError(UsageError):

@@ -64,8 +64,8 @@ def _import_what_would_keep_the_group() -> None:
     """DistributedDataParallel's late import, done before there is a group.
 
     The functions in there take the default group of the moment as a default argument. A group held like that outlives
-    ``destroy_process_group``, its threads run on, and one that lets go of a tensor while Python ends aborts the process
-    (pytorch issue 179291).
+    ``destroy_process_group``, its threads run on, and one that lets go of a tensor after Python has ended aborts the
+    process.
     """
     import torch.distributed.nn.functional  # noqa: F401, PLC0415  (a training alone does without it)
 

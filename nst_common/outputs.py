@@ -1,0 +1,53 @@
+"""What a command may write over: nothing unasked, and never what it reads."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from nst_common.errors import UsageError
+
+
+class OutputExistsError(UsageError):
+    """Something would be replaced that nobody said may be.
+
+    Args:
+        first: the first output that exists.
+        count: how many of them exist, of ``total``.
+        remedy: what to do about them.
+    """
+
+    def __init__(
+        self,
+        first: Path,
+        count: int = 1,
+        total: int = 1,
+        remedy: str = "Replace it with --overwrite, or choose another --out",
+    ) -> None:
+        more = f", as do {count - 1} more of {total} outputs" if count > 1 else ""
+        super().__init__(f"{first} exists already{more}", remedy)
+
+
+class OutputIsInputError(UsageError):
+    def __init__(self, source: Path, target: Path, remedy: str = "Choose another --out") -> None:
+        problem = f"{source} would be written onto {'itself' if source == target else f'{target}, another input'}"
+        super().__init__(problem, remedy)
+
+
+def refuse_losses(outputs: Iterable[Path], *, inputs: Iterable[Path | None] = (), overwrite: bool) -> None:
+    """Makes sure, before the work, that none of ``outputs`` costs the user a file.
+
+    Args:
+        inputs: what the work reads; None where nothing is read.
+        overwrite: outputs that exist may be replaced, but still no input.
+
+    Raises:
+        OutputIsInputError, OutputExistsError: something would be lost.
+    """
+    wanted = list(outputs)
+    read = {os.path.realpath(path) for path in inputs if path is not None}
+    for path in wanted:
+        if os.path.realpath(path) in read:
+            raise OutputIsInputError(path, path)
+    existing = [] if overwrite else [path for path in wanted if os.path.lexists(path)]
+    if existing:
+        raise OutputExistsError(existing[0], len(existing), len(wanted))
