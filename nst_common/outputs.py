@@ -12,7 +12,8 @@ class OutputExistsError(UsageError):
 
     Args:
         first: the first output that exists.
-        count: how many of them exist, of ``total``.
+        count: how many of them exist.
+        total: how many outputs there would be; 0 says nothing of it.
         remedy: what to do about them.
     """
 
@@ -20,11 +21,12 @@ class OutputExistsError(UsageError):
         self,
         first: Path,
         count: int = 1,
-        total: int = 1,
+        total: int = 0,
         remedy: str = "Replace it with --overwrite, or choose another --out",
     ) -> None:
-        more = f", as do {count - 1} more of {total} outputs" if count > 1 else ""
-        super().__init__(f"{first} exists already{more}", remedy)
+        more = f", as do {count - 1} more" if count > 1 else ""
+        of_all = f" of {total} outputs" if more and total else ""
+        super().__init__(f"{first} exists already{more}{of_all}", remedy)
 
 
 class OutputIsInputError(UsageError):
@@ -50,4 +52,4 @@ def refuse_losses(outputs: Iterable[Path], *, inputs: Iterable[Path | None] = ()
             raise OutputIsInputError(path, path)
     existing = [] if overwrite else [path for path in wanted if os.path.lexists(path)]
     if existing:
-        raise OutputExistsError(existing[0], len(existing), len(wanted))
+        raise OutputExistsError(existing[0], len(existing))

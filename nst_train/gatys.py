@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_common.atomic_file import atomic_write
+from nst_common.atomic_file import CannotWriteError, atomic_write
+from nst_common.errors import UserError
+from nst_common.outputs import refuse_losses
 from nst_common.progress import Progress
 from nst_train.config import Device
 from nst_train.data import load_style
@@ -63,6 +65,7 @@ class GatysConfig:
         "VGG state dict (.pth or .safetensors) instead of torchvision's download", None, metavar="FILE"
     )
     device: Device = option("auto takes the GPU where there is one", "auto")
+    overwrite: bool = option("replace files that exist", False)
     objective: ObjectiveConfig = field(default=ObjectiveConfig())
     descent: DescentConfig = field(default=DescentConfig())
 
@@ -112,14 +115,17 @@ def starting_picture(start: Start, content: Tensor, style: Tensor, seed: int) ->
     return white_noise(content.shape, seed)
 
 
-def save_trace(path: Path, reports: Sequence[StepReport]) -> None:
+def save_trace(path: Path, reports: Sequence[StepReport], *, overwrite: bool = True) -> None:
     """Writes the objective of every iteration, atomically, as CSV or (suffix .json) as a list of objects.
 
+    Args:
+        overwrite: without it a file at ``path`` is an error, also one that appeared a moment ago.
+
     Raises:
-        CannotWriteError: an unwritable place or a full disk.
+        CannotWriteError: an unwritable place, a full disk, or a file that must not be replaced.
     """
     rows = [{name: getattr(report, name) for name in TRACE_FIELDS} for report in reports]
-    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path, overwrite=overwrite) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if path.suffix.lower() == ".json":
             json.dump(rows, file, indent=1)
             file.write("\n")
@@ -127,6 +133,74 @@ def save_trace(path: Path, reports: Sequence[StepReport]) -> None:
             writer = csv.DictWriter(file, TRACE_FIELDS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+
+
+class _Files:
+    """What one stylisation leaves on the disk: the picture, those on the way to it, the trace."""
+
+    def __init__(self, config: GatysConfig) -> None:
+        self._config = config
+        self._reports: list[StepReport] = []  # without pictures: one per iteration would fill the memory
+        self._latest: StepReport | None = None
+        self._written: set[Path] = set()  # by us, so that we may replace it
+
+    def refuse(self) -> None:
+        """Refuses, before the work, places that cannot be written to and files that would be lost."""
+        config = self._config
+        results = [config.out] if config.trace is None else [config.out, config.trace]
+        for path in results:
+            check_folder(path)
+        refuse_losses(
+            [*results, *self._already_on_the_way()],
+            inputs=(config.style, config.content, config.vgg_weights),
+            overwrite=config.overwrite,
+        )
+
+    def _already_on_the_way(self) -> Iterator[Path]:
+        """Pictures of iterations that would be replaced; looked for in the folder, since there may be millions to come."""
+        out, every = self._config.out, self._config.every
+        for path in sorted(out.parent.iterdir()) if every else ():
+            number = path.name.removeprefix(f"{out.stem}_").removesuffix(out.suffix)
+            due = number.isdecimal() and int(number) in range(0, self._config.descent.iterations + 1, every)
+            if due and path == self._on_the_way(int(number)):
+                yield path
+
+    def take(self, report: StepReport) -> None:
+        """Writes what is due after this iteration."""
+        self._reports.append(report._replace(image=report.image.new_empty(0)))
+        self._latest = report
+        due = self._config.every and report.iteration % self._config.every == 0
+        if due:
+            self._save_picture(self._on_the_way(report.iteration), report)
+        if report.iteration == self._config.descent.iterations:
+            self._save_picture(self._config.out, report)
+            self._save_trace()
+        elif due:
+            self._save_trace()
+
+    def keep(self) -> str:
+        """Writes what there is of an optimisation that ends early. Says where; nothing before the first iteration."""
+        if self._latest is None or not self._latest.iteration:
+            return ""
+        self._save_picture(self._config.out, self._latest)
+        self._save_trace()
+        return f"{self._config.out} is the picture after iteration {self._latest.iteration}"
+
+    def _on_the_way(self, iteration: int) -> Path:
+        out, digits = self._config.out, len(str(self._config.descent.iterations))
+        return out.with_name(f"{out.stem}_{iteration:0{digits}d}{out.suffix}")
+
+    def _save_picture(self, path: Path, report: StepReport) -> None:
+        save_picture(path, to_image(report.image), overwrite=self._may_replace(path))
+        self._written.add(path)
+
+    def _save_trace(self) -> None:
+        if (path := self._config.trace) is not None:
+            save_trace(path, self._reports, overwrite=self._may_replace(path))
+            self._written.add(path)
+
+    def _may_replace(self, path: Path) -> bool:
+        return self._config.overwrite or path in self._written
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,36 +211,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """``nst-train gatys``: shows progress on stderr and names the written picture on stdout.
 
+    An optimisation that ends early, by a signal or an error, leaves the picture of its last iteration and the trace.
+
     Raises:
-        UserError: everything that ``stylize`` raises, and places that cannot be written to.
+        UserError: everything that ``stylize`` raises, files that would be lost, and places that cannot be written to.
     """
     config = from_namespace(GatysConfig, arguments)
-    for path in filter(None, (config.out, config.trace)):
-        check_folder(path)
-    reports: list[StepReport] = []
-    with Progress(config.descent.iterations, "iterations") as progress:
-        for report in stylize(config):
-            # A picture per iteration would fill the memory; the trace needs only the numbers.
-            reports.append(report._replace(image=report.image.new_empty(0)))
-            if report.iteration:
-                progress.advance(1, _note(report))
-            last = report.iteration == config.descent.iterations
-            if last or (config.every and report.iteration % config.every == 0):
-                _save(config, report, reports, last=last)
+    files = _Files(config)
+    files.refuse()
+    try:
+        with Progress(config.descent.iterations, "iterations") as progress:
+            for report in stylize(config):
+                if report.iteration:
+                    progress.advance(1, _note(report))
+                files.take(report)
+    except (KeyboardInterrupt, SystemExit):
+        if kept := files.keep():
+            sys.stderr.write(f"Stopped; {kept}\n")
+        raise
+    except CannotWriteError:
+        raise  # the next attempt would fail like this one
+    except UserError as error:
+        if kept := files.keep():
+            raise UserError(f"{error.problem}; {kept}", error.remedy) from error
+        raise
     sys.stdout.write(f"{config.out}\n")
     return 0
-
-
-def _save(config: GatysConfig, report: StepReport, reports: Sequence[StepReport], *, last: bool) -> None:
-    image = to_image(report.image)
-    if config.every and report.iteration % config.every == 0:
-        digits = len(str(config.descent.iterations))
-        name = f"{config.out.stem}_{report.iteration:0{digits}d}{config.out.suffix}"
-        save_picture(config.out.with_name(name), image)
-    if last:
-        save_picture(config.out, image)
-    if config.trace is not None:
-        save_trace(config.trace, reports)
 
 
 def _note(report: StepReport) -> str:

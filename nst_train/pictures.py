@@ -75,11 +75,14 @@ def check_folder(path: Path) -> None:
         raise CannotWriteError(path, PermissionError(errno.EACCES, "the folder may not be written to"))
 
 
-def save_picture(path: Path, image: Image.Image) -> None:
+def save_picture(path: Path, image: Image.Image, *, overwrite: bool = True) -> None:
     """Writes ``path`` atomically; the suffix decides the format, JPEG and WebP in high quality.
 
+    Args:
+        overwrite: without it a file at ``path`` is an error, also one that appeared a moment ago.
+
     Raises:
-        CannotWriteError: an unwritable place or a full disk.
+        CannotWriteError: an unwritable place, a full disk, or a file that must not be replaced.
     """
-    with atomic_write(path) as partial:
+    with atomic_write(path, overwrite=overwrite) as partial:
         image.save(partial, format=Image.registered_extensions()[path.suffix.lower()], quality=95)

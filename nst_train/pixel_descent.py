@@ -76,14 +76,14 @@ def descend(
     """
     evaluator = _Evaluator(start, objective)
     optimizer = _optimizer(evaluator.pixels, config)
-    yield evaluator.report(0)
-    for iteration in range(1, config.iterations + 1):
+    yield evaluator.report()
+    for _ in range(config.iterations):
         before = evaluator.pixels.detach().clone()
         optimizer.step(evaluator.closure)
         clamped = evaluator.project()
         if isinstance(optimizer, torch.optim.LBFGS):
             _correct(optimizer, evaluator.pixels, before, clamped=clamped)
-        yield evaluator.report(iteration)
+        yield evaluator.report()
 
 
 def white_noise(shape: Sequence[int], seed: int) -> Tensor:
@@ -130,6 +130,7 @@ class _Evaluator:
         picture = start.detach().float().contiguous().clamp(0.0, 255.0)
         self.pixels = picture.clone().requires_grad_()
         self._objective = objective
+        self._iterations = 0  # finished ones
         self._evaluations = 0
         self._evaluate(picture)
         mean_gradient = float(self._gradient.abs().mean())
@@ -140,6 +141,8 @@ class _Evaluator:
         """For the optimizer: the scaled total; leaves its gradient in ``pixels.grad``."""
         pixels = self.pixels.detach()
         self._evaluate(self._stood_for())
+        if torch.isnan(self._value.total):  # PyTorch's line search would fail with an IndexError
+            raise DescentDivergedError(self._iterations + 1, float(self._value.total))
         still = self._held | (pixels < 0.0) | (pixels > 255.0)
         self.pixels.grad = self._gradient.masked_fill(still, 0.0).mul_(self._scale)
         return float(self._value.total) * self._scale
@@ -152,6 +155,7 @@ class _Evaluator:
             self.pixels.copy_(picture)
         self._evaluate(picture)
         self._hold()
+        self._iterations += 1
         return changed
 
     def _stood_for(self) -> Tensor:
@@ -163,12 +167,12 @@ class _Evaluator:
         self._base = self._picture
         self._held = ((self._base <= 0.0) & (self._gradient > 0)) | ((self._base >= 255.0) & (self._gradient < 0))
 
-    def report(self, iteration: int) -> StepReport:
+    def report(self) -> StepReport:
         content, style, variation, total = (float(term) for term in self._value)
         if not all(map(torch.isfinite, self._value)):
-            raise DescentDivergedError(iteration, total)
+            raise DescentDivergedError(self._iterations, total)
         image = self.pixels.detach().clone()
-        return StepReport(iteration, self._evaluations, content, style, variation, total, image)
+        return StepReport(self._iterations, self._evaluations, content, style, variation, total, image)
 
     def _evaluate(self, picture: Tensor) -> None:
         if self._evaluations and torch.equal(picture, self._picture):

@@ -1,5 +1,13 @@
 import csv
+import itertools
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +16,13 @@ import torch
 from PIL import Image
 
 from nst_train.cli import main
+from nst_train.errors import DescentDivergedError
 from nst_train.gatys import GatysConfig, starting_picture, stylize
 from nst_train.objective import ObjectiveConfig, PerceptualObjective
-from nst_train.pixel_descent import DescentConfig
+from nst_train.pixel_descent import DescentConfig, StepReport
+from tests.nst_train.full_disk import files_up_to
+
+ROOT = Path(__file__).parents[2]
 
 SMALL = ("--content-layers", "relu2_1", "--style-layers", "relu1_1", "relu2_2")
 
@@ -149,3 +161,128 @@ def test_real_painting_and_photograph(shared_data: Path, real_vgg: Path, tmp_pat
     reports = list(stylize(config))
     assert reports[-1].total < 0.5 * reports[0].total
     assert reports[-1].content < 0.6  # the photograph is still there
+
+
+# --- what is there already -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("out.png", ()), ("t.csv", ("--trace", "TRACE")), ("out_2.png", ("--every", "2"))]
+)
+def test_replaces_only_with_overwrite(
+    name: str, options: tuple[str, ...], pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = pictures / name
+    there.write_bytes(b"dear to someone")
+    more = ("--iterations", "2", *(str(pictures / "t.csv") if word == "TRACE" else word for word in options))
+    before = sorted(pictures.iterdir())
+    assert main(command(pictures, small_vgg, *more)) == 2
+    complaint = f"nst-train: error: {there} exists already. Replace it with --overwrite, or choose another --out\n"
+    assert capsys.readouterr().err == complaint
+    assert there.read_bytes() == b"dear to someone"
+    assert sorted(pictures.iterdir()) == before
+    assert main(command(pictures, small_vgg, *more, "--overwrite")) == 0
+    assert there.read_bytes() != b"dear to someone"
+
+
+def test_pictures_of_other_iterations_are_not_in_the_way(pictures: Path, small_vgg: Path) -> None:
+    for name in ("out_1.png", "out_4.png", "out_02.png", "out_x.png"):
+        (pictures / name).touch()
+    assert main(command(pictures, small_vgg, "--iterations", "3", "--every", "2")) == 0
+
+
+def test_a_file_that_appears_meanwhile_stays(pictures: Path, small_vgg: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = pictures / "out.png"
+
+    def meanwhile(config: GatysConfig) -> Iterator[StepReport]:
+        out.write_bytes(b"dear to someone")
+        yield from stylize(config)
+
+    monkeypatch.setattr("nst_train.gatys.stylize", meanwhile)
+    assert main(command(pictures, small_vgg, "--iterations", "1")) == 1
+    assert out.read_bytes() == b"dear to someone"
+
+
+def test_the_photograph_is_never_written_onto(pictures: Path, small_vgg: Path) -> None:
+    photograph = pictures / "content.png"
+    before = photograph.read_bytes()
+    assert main(command(pictures, small_vgg, "--out", str(photograph), "--overwrite")) == 2
+    assert photograph.read_bytes() == before
+
+
+# --- an early end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_picture_and_the_trace(number: int, code: int, pictures: Path, small_vgg: Path) -> None:
+    trace = pictures / "t.csv"
+    options = ("--iterations", "1000000", "--every", "1", "--trace", str(trace), "--optimizer", "adam")
+    # A suite that a shell started in the background would pass on a SIGINT that is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nst_train", *command(pictures, small_vgg, *options)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    deadline = time.monotonic() + 120
+    while not (pictures / "out_0000003.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    shown = process.communicate(timeout=60)[1]
+    assert process.returncode == code, shown
+    told = re.search(r"Stopped; \S*out\.png is the picture after iteration (\d+)\n", shown)
+    assert told, shown
+    assert int(told[1]) >= 3
+    last = Image.open(pictures / f"out_{int(told[1]):07d}.png")
+    assert np.array_equal(Image.open(pictures / "out.png"), last)
+    with trace.open() as file:
+        assert [int(row["iteration"]) for row in csv.DictReader(file)] == list(range(int(told[1]) + 1))
+    assert "Traceback" not in shown
+    assert not list(pictures.glob(".*"))
+
+
+def ends_badly_after(count: int, error: BaseException) -> Callable[[GatysConfig], Iterator[StepReport]]:
+    def few(config: GatysConfig) -> Iterator[StepReport]:
+        yield from itertools.islice(stylize(config), count)
+        raise error
+
+    return few
+
+
+def test_a_divergence_keeps_the_last_good_picture(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nst_train.gatys.stylize", ends_badly_after(3, DescentDivergedError(3, float("nan"))))
+    assert main(command(pictures, small_vgg, "--trace", str(pictures / "t.csv"))) == 1
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "nst-train: error: The optimisation diverged at iteration 3: the objective is nan; "
+        f"{pictures / 'out.png'} is the picture after iteration 2. "
+        "Lower the weights of the objective, or with --optimizer adam lower --adam-lr\n"
+    )
+    assert shown.out == ""
+    assert Image.open(pictures / "out.png").size == (36, 24)
+    with (pictures / "t.csv").open() as file:
+        assert [row["iteration"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+
+
+def test_a_divergence_at_once_leaves_nothing(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(pictures.iterdir())
+    options = ("--style-weight", "1e300", "--trace", str(pictures / "t.csv"))
+    assert main(command(pictures, small_vgg, *options)) == 1
+    assert "diverged at iteration 0" in capsys.readouterr().err
+    assert sorted(pictures.iterdir()) == before
+
+
+def test_a_full_disk_is_one_line(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(pictures.iterdir())
+    with files_up_to(100):
+        assert main(command(pictures, small_vgg, "--iterations", "2", "--every", "1")) == 1
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"nst-train: error: Cannot write \S*out_0\.png: File too large\. .*", complaint)
+    assert sorted(pictures.iterdir()) == before

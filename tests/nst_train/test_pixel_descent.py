@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -109,12 +110,13 @@ def test_perceptual_objective_falls(small_vgg: Path) -> None:
     assert all(later <= earlier * 1.001 for earlier, later in itertools.pairwise(totals))
 
 
-def test_divergence_is_named() -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_divergence_is_named(optimizer: Literal["adam", "lbfgs"]) -> None:
     def breaks(pixels: Tensor) -> Tensor:
         return torch.where(pixels > 130, torch.nan, -pixels).sum()
 
     with pytest.raises(DescentDivergedError, match=r"diverged at iteration \d+: the objective is nan"):
-        list(descend(START, as_objective(breaks), DescentConfig("adam", 20)))
+        list(descend(START, as_objective(breaks), DescentConfig(optimizer, 20)))
 
 
 def test_start_at_the_minimum() -> None:
