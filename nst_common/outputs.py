@@ -22,7 +22,7 @@ class OutputExistsError(UsageError):
         first: Path,
         count: int = 1,
         total: int = 0,
-        remedy: str = "Replace it with --overwrite, or choose another --out",
+        remedy: str = "Replace it with --overwrite, or choose another name",
     ) -> None:
         more = f", as do {count - 1} more" if count > 1 else ""
         of_all = f" of {total} outputs" if more and total else ""
@@ -30,9 +30,14 @@ class OutputExistsError(UsageError):
 
 
 class OutputIsInputError(UsageError):
-    def __init__(self, source: Path, target: Path, remedy: str = "Choose another --out") -> None:
+    def __init__(self, source: Path, target: Path, remedy: str = "Choose another name") -> None:
         problem = f"{source} would be written onto {'itself' if source == target else f'{target}, another input'}"
         super().__init__(problem, remedy)
+
+
+class OutputIsFolderError(UsageError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is a folder, expected the name of a file to write", "Choose another name")
 
 
 def refuse_losses(outputs: Iterable[Path], *, inputs: Iterable[Path | None] = (), overwrite: bool) -> None:
@@ -44,12 +49,15 @@ def refuse_losses(outputs: Iterable[Path], *, inputs: Iterable[Path | None] = ()
 
     Raises:
         OutputIsInputError, OutputExistsError: something would be lost.
+        OutputIsFolderError: a folder is in the way.
     """
     wanted = list(outputs)
     read = {os.path.realpath(path) for path in inputs if path is not None}
     for path in wanted:
         if os.path.realpath(path) in read:
             raise OutputIsInputError(path, path)
+        if path.is_dir():
+            raise OutputIsFolderError(path)
     existing = [] if overwrite else [path for path in wanted if os.path.lexists(path)]
     if existing:
         raise OutputExistsError(existing[0], len(existing))

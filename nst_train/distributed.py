@@ -1,7 +1,8 @@
 """torchrun's environment -> rank, world, device."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nst_common.errors import UserError
 from nst_train.errors import DeviceMissingError
 
 
@@ -31,6 +33,27 @@ class Process:
             dist.all_reduce(values)
             values /= self.world
         return values
+
+    def main_alone(self, work: Callable[[], None]) -> None:
+        """Runs ``work`` in rank 0, while the others wait; where it fails they end too, with its exit code.
+
+        Raises:
+            UserError: in rank 0, whatever ``work`` raised.
+            SystemExit: in the others.
+        """
+        failure: UserError | None = None
+        if self.is_main:
+            try:
+                work()
+            except UserError as error:
+                failure = error
+        code = torch.tensor([failure.exit_code if failure else 0], device=self.device)
+        if self.world > 1:
+            dist.broadcast(code, src=0)
+        if failure is not None:
+            raise failure
+        if code.item():
+            sys.exit(int(code.item()))
 
 
 @contextmanager

@@ -94,11 +94,11 @@ class StateUnreadableError(UserError):
         super().__init__(f"Cannot resume from {path}: {reason}", "Delete that file to train from the beginning")
 
 
-class UnfinishedRunError(UserError):
+class UnfinishedRunError(UsageError):
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"{path} holds an unfinished training",
-            "Continue it with --resume, delete it to begin anew, or train to another --out",
+            "Continue it with --resume, begin anew with --overwrite or by deleting it, or train to another --out",
         )
 
 

@@ -20,6 +20,11 @@ NET_OPTIONS = {  # the rest of TransformNetConfig is for recipes
     "upsampling": "nearest x2 and a convolution, or a transposed convolution",
 }
 
+OVERWRITE = (
+    "train anew where --out or --save-recipe exists: replaces them, and an unfinished training beside --out with its "
+    "first own checkpoint"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds every option of a training; one that was not given leaves no trace in the namespace."""
@@ -33,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             name = field.metadata["group"]
             groups.setdefault(name, parser.add_argument_group(name))
             add_option(groups[name], field, hints[field.name], default=field.default)  # a recipe may bring it
+            if field.name == "resume":
+                groups[name].add_argument("--overwrite", action="store_true", help=OVERWRITE)
     add_options(parser.add_argument_group("objective"), ObjectiveConfig)
     net = parser.add_argument_group("net")
     net.add_argument("--preset", choices=tuple(PRESETS), default=argparse.SUPPRESS, help="widths to start from")

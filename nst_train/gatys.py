@@ -157,7 +157,7 @@ class _Files:
         )
 
     def _already_on_the_way(self) -> Iterator[Path]:
-        """Pictures of iterations that would be replaced; looked for in the folder, since there may be millions to come."""
+        """Pictures of iterations that would be replaced; looked for in the folder, as millions may be due."""
         out, every = self._config.out, self._config.every
         for path in sorted(out.parent.iterdir()) if every else ():
             number = path.name.removeprefix(f"{out.stem}_").removesuffix(out.suffix)

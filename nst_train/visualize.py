@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nst_common.atomic_file import prepare_folder
+from nst_common.outputs import refuse_losses
 from nst_common.progress import Progress
 from nst_train.config import Device
 from nst_train.contact_sheet import Row, Tile, draw_sheet
@@ -24,7 +26,7 @@ from nst_train.errors import ConfigError
 from nst_train.loss_network import LossNetwork, Pooling, in_order
 from nst_train.objective import ObjectiveConfig, PerceptualObjective
 from nst_train.options import add_options, check_ranges, from_namespace, option
-from nst_train.pictures import check_folder, load_picture, save_picture, to_image
+from nst_train.pictures import load_picture, save_picture, to_image
 from nst_train.pixel_descent import DescentConfig, StepReport, descend, explain_out_of_memory, white_noise
 from nst_train.vgg_weights import Architecture, convolutions, deepest_layer
 
@@ -44,7 +46,9 @@ class VisualizeConfig:
     content: Path | None = option("photograph: draws its feature maps and its reconstructions", None, metavar="FILE")
     style: Path | None = option("painting: draws its texture's reconstructions", None, metavar="FILE")
     out: Path = option(
-        "folder for the sheets, NAME_features.png, NAME_content.png, NAME_style.png", Path(), metavar="DIR"
+        "folder for the sheets, NAME_features.png, NAME_content.png, NAME_style.png; made where it is missing",
+        Path(),
+        metavar="DIR",
     )
     sheets: tuple[Sheet, ...] = option(
         "features, content, style, or some of them; none means all that the pictures allow", (), metavar="SHEET"
@@ -64,6 +68,7 @@ class VisualizeConfig:
     architecture: Architecture = option("loss network", ObjectiveConfig.architecture)
     pooling: Pooling = option("in the loss network", ObjectiveConfig.pooling)
     device: Device = option("auto takes the GPU where there is one", "auto")
+    overwrite: bool = option("replace sheets that exist", False)
     descent: DescentConfig = field(default=DescentConfig(iterations=200))
 
     def __post_init__(self) -> None:
@@ -234,7 +239,7 @@ def run(arguments: argparse.Namespace) -> int:
     """``nst-train visualize``: shows progress on stderr and names each written sheet on stdout.
 
     Raises:
-        UserError: pictures, weights or places that cannot be used; divergence.
+        UserError: pictures, weights or places that cannot be used; sheets that exist; divergence.
     """
     config = from_namespace(VisualizeConfig, arguments)
     work = {config.out / f"{path.stem}_{sheet}.png": (sheet, path) for sheet, path in config.work().items()}
@@ -242,16 +247,16 @@ def run(arguments: argparse.Namespace) -> int:
         path: load_picture(path, "--style" if sheet == "style" else "--content", long_side=config.size)
         for sheet, path in work.values()
     }
-    for target in work:
-        check_folder(target)
+    refuse_losses(work, inputs=(config.content, config.style, config.vgg_weights), overwrite=config.overwrite)
     slow = sum(sheet != "features" for sheet, _ in work.values()) * len(layers_to_see(config))
+    prepare_folder(config.out)
     with Progress(slow * config.descent.iterations, "iterations") as progress:
         for target, (sheet, path) in work.items():
             if sheet == "features":
                 image = feature_sheet(config, pictures[path], path.name)
             else:
                 image = reconstruction_sheet(config, sheet, pictures[path], path.name, _advance(progress))
-            save_picture(target, image)
+            save_picture(target, image, overwrite=config.overwrite)
             sys.stdout.write(f"{target}\n")
     return 0
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from nst_common.outputs import OutputExistsError, OutputIsInputError, refuse_losses
+from nst_common.outputs import OutputExistsError, OutputIsFolderError, OutputIsInputError, refuse_losses
 
 
 def test_what_exists_is_replaced_only_when_asked_for(tmp_path: Path) -> None:
@@ -10,7 +10,7 @@ def test_what_exists_is_replaced_only_when_asked_for(tmp_path: Path) -> None:
     refuse_losses([one, two], overwrite=False)
     two.touch()
     with pytest.raises(
-        OutputExistsError, match=r"b exists already\. Replace it with --overwrite, or .* --out$"
+        OutputExistsError, match=r"b exists already\. Replace it with --overwrite, or choose another name$"
     ) as caught:
         refuse_losses([one, two], overwrite=False)
     assert caught.value.exit_code == 2
@@ -26,5 +26,11 @@ def test_no_input_is_ever_written_onto(tmp_path: Path) -> None:
     link.symlink_to(picture)
     refuse_losses([tmp_path / "b.png"], inputs=[picture, None], overwrite=True)
     for output in (picture, link):
-        with pytest.raises(OutputIsInputError, match=r"would be written onto itself\. Choose another --out"):
+        with pytest.raises(OutputIsInputError, match=r"would be written onto itself\. Choose another name"):
             refuse_losses([output], inputs=[None, picture], overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_no_place_for_a_file(tmp_path: Path, overwrite: bool) -> None:
+    with pytest.raises(OutputIsFolderError, match="is a folder, expected the name of a file"):
+        refuse_losses([tmp_path / "a.png", tmp_path], overwrite=overwrite)

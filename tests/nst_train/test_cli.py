@@ -13,6 +13,7 @@ from PIL import Image
 
 from nst_train.checkpoints import load_checkpoint
 from nst_train.cli import main
+from nst_train.recipe import read_recipe
 from nst_train.training_state import load_state
 from tests.nst_train.full_disk import files_up_to
 from tests.nst_train.tiny_training import FLAGS
@@ -95,11 +96,68 @@ def test_max_minutes_then_resume_then_once_more(
 ) -> None:
     assert main(options(pictures, small_vgg, "--max-minutes", "0")) == 0
     assert "Stopped after step 1 of 4; continue with --resume" in capsys.readouterr().err
-    assert "holds an unfinished training" in fails(options(pictures, small_vgg), capsys)
+    assert "holds an unfinished training" in fails(options(pictures, small_vgg), capsys, 2)
     assert main(options(pictures, small_vgg, "--resume")) == 0
     assert "Resuming at step 1" in capsys.readouterr().err
     assert main(options(pictures, small_vgg, "--resume")) == 0
     assert "is finished already, all 4 steps" in capsys.readouterr().err
+
+
+# --- what is there already -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.pth", "recipe.toml"])
+def test_replaces_only_with_overwrite(
+    name: str, pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = pictures / name
+    there.write_bytes(b"dear to someone")
+    command = options(pictures, small_vgg, "--save-recipe", str(pictures / "recipe.toml"))
+    before = sorted(pictures.iterdir())
+    line = fails(command, capsys, 2)
+    assert line == f"nst-train: error: {there} exists already. Replace it with --overwrite, or choose another name\n"
+    assert there.read_bytes() == b"dear to someone"
+    assert sorted(pictures.iterdir()) == before
+    assert main([*command, "--overwrite"]) == 0
+    assert load_checkpoint(pictures / "a.pth").record["step"] == 4
+    assert read_recipe(pictures / "recipe.toml")["steps"] == 4
+
+
+def test_resume_and_overwrite_exclude_each_other(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--resume" in fails(options(pictures, small_vgg, "--resume", "--overwrite"), capsys, 2)
+
+
+def test_overwrite_discards_an_unfinished_training_but_not_before_its_own_checkpoint(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options(pictures, small_vgg, "--max-minutes", "0")) == 0
+    state = pictures / "a.state.pth"
+    before = state.read_bytes()
+    capsys.readouterr()
+    fails(options(pictures, small_vgg, "--overwrite", "--vgg-weights", "nowhere.pth"), capsys)
+    assert main(options(pictures, small_vgg, "--overwrite", "--lr", "1e38", "--warmup", "0")) == 1  # diverges
+    assert state.read_bytes() == before
+    assert main(options(pictures, small_vgg, "--overwrite", "--seed", "5", "--max-minutes", "0")) == 0
+    assert load_state(state).config["seed"] == 5
+    assert "Training: " in capsys.readouterr().err
+    assert main(options(pictures, small_vgg, "--overwrite", "--seed", "6")) == 0
+    assert load_checkpoint(pictures / "a.pth").record["config"]["seed"] == 6
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("option", ["--style", "--init", "--vgg-weights"])
+def test_no_input_is_written_onto(
+    option: str, pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "a.pth").write_bytes(b"dear to someone")
+    given = (option, str(pictures / "a.pth"), "--overwrite")
+    assert "a.pth would be written onto itself" in fails(options(pictures, small_vgg, *given), capsys, 2)
+    assert (pictures / "a.pth").read_bytes() == b"dear to someone"
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -49,6 +49,19 @@ def test_two_ranks_with_half_the_batch_agree_with_one(pictures: Path, small_vgg:
     assert distance(pictures / "one.pth", pictures / "two.pth") < 1e-4
 
 
+def test_rank_0_refuses_for_all(pictures: Path, small_vgg: Path) -> None:
+    (pictures / "two.pth").write_bytes(b"dear to someone")
+    done = fit(TWO, pictures, small_vgg, "two.pth", "--save-recipe", "recipe.toml")
+    assert done.returncode != 0
+    assert done.stderr.count("two.pth exists already. Replace it with --overwrite") == 1
+    assert (pictures / "two.pth").read_bytes() == b"dear to someone"
+    assert not (pictures / "recipe.toml").exists()
+    done = fit(TWO, pictures, small_vgg, "two.pth", "--save-recipe", "recipe.toml", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(pictures / "two.pth").record["step"] == 20
+    assert (pictures / "recipe.toml").exists()
+
+
 def test_in_float64_they_are_the_same_training(pictures: Path, small_vgg: Path) -> None:
     script = str(ROOT / "tests" / "nst_train" / "float64_training.py")
     for launcher, out in (((), "one.pth"), (TWO, "two.pth")):

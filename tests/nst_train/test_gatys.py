@@ -177,7 +177,7 @@ def test_replaces_only_with_overwrite(
     more = ("--iterations", "2", *(str(pictures / "t.csv") if word == "TRACE" else word for word in options))
     before = sorted(pictures.iterdir())
     assert main(command(pictures, small_vgg, *more)) == 2
-    complaint = f"nst-train: error: {there} exists already. Replace it with --overwrite, or choose another --out\n"
+    complaint = f"nst-train: error: {there} exists already. Replace it with --overwrite, or choose another name\n"
     assert capsys.readouterr().err == complaint
     assert there.read_bytes() == b"dear to someone"
     assert sorted(pictures.iterdir()) == before

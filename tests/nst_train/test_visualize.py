@@ -136,8 +136,7 @@ def test_sheet_of_any_tiles() -> None:
 
 
 def test_command(painting: Path, small_vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "sheets"
-    out.mkdir()
+    out = tmp_path / "new" / "sheets"
     options = ["--vgg-weights", str(small_vgg), "--out", str(out), "--iterations", "2", "--maps", "3"]
     assert main(["visualize", "--content", str(painting), "--style", str(painting), *options]) == 0
     names = [f"stripes_{sheet}.png" for sheet in ("features", "content", "style")]
@@ -155,7 +154,7 @@ def test_command(painting: Path, small_vgg: Path, tmp_path: Path, capsys: pytest
         (("--style", "PAINTING", "--sheets", "gradients"), 2, "--sheets: no sheet 'gradients'"),
         (("--style", "PAINTING", "--layers", "relu4_1"), 1, "stops at relu2_2, but layer relu4_1"),
         (("--style", "PAINTING", "--layers", "relu9_1"), 2, "no layer 'relu9_1'"),
-        (("--style", "PAINTING", "--out", "/nowhere"), 1, "Cannot write /nowhere"),
+        (("--style", "PAINTING", "--out", "PAINTING"), 1, "stripes.png: Not a directory"),
         (("--style", "PAINTING", "--size", "1"), 1, "needs at least 2x2"),
     ],
 )
@@ -175,6 +174,22 @@ def test_bad_input_is_one_line(
     assert complaint.count("\n") == 1
     assert message in complaint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stripes.png"]
+
+
+@pytest.mark.parametrize("there", ["stripes_features.png", "stripes_style.png"])
+def test_replaces_only_with_overwrite(
+    there: str, painting: Path, small_vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / there).write_bytes(b"dear to someone")
+    options = ["--style", str(painting), "--content", str(painting), "--out", str(tmp_path), "--iterations", "1"]
+    command = ["visualize", *options, "--vgg-weights", str(small_vgg)]
+    before = sorted(tmp_path.iterdir())
+    assert main(command) == 2
+    complaint = f"nst-train: error: {tmp_path / there} exists already. Replace it with --overwrite, or choose another"
+    assert capsys.readouterr().err == f"{complaint} name\n"
+    assert sorted(tmp_path.iterdir()) == before
+    assert main([*command, "--overwrite"]) == 0
+    assert Image.open(tmp_path / there).width > 100
 
 
 def test_python_gets_the_same_errors(painting: Path, small_vgg: Path) -> None:
