@@ -203,6 +203,11 @@ class SampleUnreadableError(UserError):
         super().__init__(f"Cannot read the sample picture {path}: {reason}", "Give --sample a JPEG, PNG or WebP file")
 
 
+class LogFolderError(UserError):
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"Cannot write the log to {folder}: {reason}", "Choose another folder with --log-dir")
+
+
 class DescentOutOfMemoryError(UserError):
     def __init__(self, height: int, width: int) -> None:
         super().__init__(

@@ -87,6 +87,7 @@ def _watch(trainer: Trainer) -> None:
         return
     with Monitor(trainer) as monitor:
         monitor.progress.say(_headline(trainer))
+        monitor.progress.say(f"Log and samples: {monitor.folder}")
         monitor.name_skipped()
         for report in trainer.steps():
             monitor(report)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,6 +80,68 @@ def test_without_tensorboard_it_trains_and_says_so_once(
     assert main(options(pictures, small_vgg)) == 0
     assert capsys.readouterr().err.count("TensorBoard is not installed") == 1
     assert len(list((pictures / "logs" / "a" / "samples").iterdir())) == 2
+
+
+def logged_steps(folder: Path) -> set[int]:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    return {event.step for event in events.Images("sample/content")}
+
+
+def test_stages_of_the_same_name_log_apart_and_each_finds_its_folder_again(pictures: Path, small_vgg: Path) -> None:
+    (pictures / "first").mkdir()
+    first, again = ("--out", str(pictures / "first" / "a.pth")), ("--steps", "2", "--overwrite")
+    assert main(options(pictures, small_vgg, "--sample-every", "1", "--max-minutes", "0", *first)) == 0
+    assert main(options(pictures, small_vgg)) == 0
+    assert main(options(pictures, small_vgg, "--sample-every", "1", "--resume", *first)) == 0
+    assert main(options(pictures, small_vgg, *again)) == 0
+    logs = pictures / "logs"
+    assert sorted(path.name for path in logs.iterdir()) == ["a", "a-2", "a-3"]
+    assert [logged_steps(logs / name) for name in ("a", "a-2", "a-3")] == [{1, 2, 3, 4}, {2, 4}, {2}]
+    assert len(list((logs / "a" / "samples").iterdir())) == 4
+
+
+def test_a_log_that_cannot_be_written_is_no_reason_to_stop(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(pictures / "noise.png")
+    with files_up_to(150_000):  # a checkpoint and a JPEG have room, TensorBoard's PNG has not
+        code = main(options(pictures, small_vgg, "--sample", str(pictures / "noise.png"), "--sample-every", "1"))
+    shown = capsys.readouterr().err
+    assert code == 0, shown
+    assert shown.count("the training goes on without a log") == 1
+    assert "Traceback" not in shown
+    assert load_checkpoint(pictures / "a.pth").record["step"] == 4
+
+
+def test_a_log_folder_that_cannot_be_made_is_named(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = options(pictures, small_vgg, "--log-dir", str(pictures / "style.png"))
+    assert re.search(r"Cannot write the log to \S+style\.png: .*--log-dir", fails(command, capsys))
+
+
+def test_samples_of_one_name_do_not_replace_each_other(pictures: Path, small_vgg: Path) -> None:
+    (pictures / "other").mkdir()
+    (pictures / "other" / "style.png").write_bytes((pictures / "content" / "photo_0.png").read_bytes())
+    samples = (str(pictures / "style.png"), str(pictures / "other" / "style.png"))
+    assert main(options(pictures, small_vgg, "--sample", *samples, "--sample-every", "4")) == 0
+    written = {path.name: Image.open(path).size for path in (pictures / "logs" / "a" / "samples").iterdir()}
+    assert written == {"style_000004.jpg": (60, 45), "style-2_000004.jpg": (50, 40)}
+
+
+def test_photographs_too_small_for_the_net_are_no_samples(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dot = pictures / "content" / "a_dot.png"
+    Image.new("RGB", (3, 40)).save(dot)
+    assert "less than the 5 px" in fails(options(pictures, small_vgg, "--sample", str(dot)), capsys)
+    assert main(options(pictures, small_vgg)) == 0
+    first = min((pictures / "logs" / "a" / "samples").iterdir())
+    assert Image.open(first).size != (3, 40)
 
 
 def test_a_recipe_repeats_the_training(pictures: Path, small_vgg: Path) -> None:
