@@ -35,6 +35,7 @@ from nst_train.checkpoints import Checkpoint, file_sha256, load_checkpoint
 from nst_train.config import TrainConfig
 from nst_train.data import find_pictures, load_style
 from nst_train.distributed import join_processes
+from nst_train.errors import StyleUnreadableError
 from nst_train.objective import ObjectiveConfig, PerceptualObjective
 from nst_train.pictures import load_picture, save_picture, to_image
 from nst_train.pixel_descent import DescentConfig, StepReport, descend
@@ -74,8 +75,13 @@ class Contest:
 
 
 def contest_from(arguments: argparse.Namespace) -> Contest:
-    """The objective and the painting's sizes come from the checkpoint's record, or are training's defaults."""
+    """The objective and the painting's sizes come from the checkpoint's record, or are training's defaults.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or the painting is not the one that it was trained on.
+    """
     checkpoint = load_checkpoint(arguments.ckpt)
+    refuse_another_painting(checkpoint, arguments.style)
     record: Mapping[str, Any] = checkpoint.record.get("config", {})
     objective: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.get("objective", {}).items()
@@ -90,6 +96,25 @@ def contest_from(arguments: argparse.Namespace) -> Contest:
         size=arguments.size,
         descent=DescentConfig(iterations=arguments.iterations),
     )
+
+
+def refuse_another_painting(checkpoint: Checkpoint, style: Path) -> None:
+    """Against another painting than its own a net would lose a contest that it never trained for.
+
+    Raises:
+        StyleUnreadableError: no such file.
+        UsageError: the checkpoint's record names another file's SHA-256; a record without one is believed.
+    """
+    if not style.is_file():
+        raise StyleUnreadableError(style, "no such file")
+    trained_on = checkpoint.record.get("inputs", {}).get("style")
+    if trained_on and file_sha256(style) != trained_on:
+        name = checkpoint.record.get("config", {}).get("style", "another file")
+        raise UsageError(
+            f"{style} is not the painting that {checkpoint.style} was trained on: that was {name} with the SHA-256 "
+            f"{trained_on[:12]}…",
+            "Give that very file with --style",
+        )
 
 
 def held_out(given: Sequence[Path], checkpoint: Checkpoint) -> list[Path]:

@@ -102,6 +102,7 @@ def test_stages_of_the_same_name_log_apart_and_each_finds_its_folder_again(pictu
     assert len(list((logs / "a" / "samples").iterdir())) == 4
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")  # no traceback of TensorBoard's
 def test_a_log_that_cannot_be_written_is_no_reason_to_stop(
     pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
