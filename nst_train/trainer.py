@@ -86,6 +86,7 @@ class Trainer:
         objective = PerceptualObjective(config.objective, styles, vgg_weights=config.vgg_weights)
         if process.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # Gram matrices are long sums
         self._learner = TrainingStep(self.config, process, objective)
         if earlier is not None:
             self._restore(earlier)
@@ -108,7 +109,7 @@ class Trainer:
         for crops in self._loader.batches(self.step, config.steps):
             number = self.step + len(waiting)
             values = step(crops, learning_rate(config, number), average_decay(config, number))
-            stop = torch.tensor([float(self._stop or time.monotonic() >= deadline)], device=values.device)
+            stop = values.new_full((1,), float(self._stop or time.monotonic() >= deadline))
             waiting.append(self.process.mean(torch.cat([values, stop])))
             due = number + 1 == config.steps or (number + 1) % config.checkpoint_every == 0 or self._stop
             if len(waiting) < together and not due and time.monotonic() < deadline:
