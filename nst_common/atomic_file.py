@@ -2,12 +2,14 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nst_common.errors import UserError
 
+NO_FILE = "it is a device or a pipe, no file"
 LONGEST_NAME = 240  # bytes; file systems allow 255, and the partial file's name adds 15
 
 
@@ -22,11 +24,11 @@ class CannotWriteError(UserError):
         self.disk_full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = cause.strerror or str(cause)
         if self.disk_full:
-            remedy = "Free some space or choose another place with --out"
+            remedy = "Free some space or choose another place for it"
         elif cause.errno == errno.EEXIST:
             remedy = "Choose another name, or replace it with --overwrite"
         else:
-            remedy = "Choose a place with --out that exists and that you may write to"
+            remedy = "Choose a place that exists and that you may write to"
         super().__init__(f"Cannot write {path}: {reason}", remedy)
 
 
@@ -50,7 +52,7 @@ def prepare_folder(folder: Path) -> None:
 def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Gives a path beside ``path`` to write to, and renames it to ``path`` once the block ends without an error.
 
-    On any error, also Ctrl-C, the partial file is removed and ``path`` is as it was.
+    On any error, also Ctrl-C, the partial file is removed and ``path`` is as it was. A device is never replaced.
 
     Args:
         overwrite: without it a file that has appeared at ``path`` in the meantime is an error, too.
@@ -61,6 +63,7 @@ def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     name = path.name if len(os.fsencode(path.name)) <= LONGEST_NAME else "long-name"
     partial = path.with_name(f".{name}.{os.urandom(4).hex()}.part")
     try:
+        _refuse_a_device(path)
         yield partial
         _flush_to_disk(partial)
         if overwrite:
@@ -72,6 +75,15 @@ def atomic_write(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _refuse_a_device(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) if stat.S_ISDIR(mode) else OSError(NO_FILE)
 
 
 def _publish_new(partial: Path, path: Path) -> None:

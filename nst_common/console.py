@@ -1,6 +1,7 @@
 """How every command of this project starts, fails and ends."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -43,7 +44,10 @@ def run_command(prog: str, work: Callable[[Sequence[str]], int], argv: Sequence[
         return 1
     except OSError as error:  # such as a full disk behind `> log`
         _drop_stdout()
-        _complain(prog, f"{error}. Check the place that the output goes to")
+        too_long = error.errno == errno.ENAMETOOLONG
+        _complain(
+            prog, f"{error}. {'Choose a shorter name' if too_long else 'Check the place that the output goes to'}"
+        )
         return 1
     except MemoryError:
         _complain(prog, "out of memory. Close other programs, or give it less to do at once")

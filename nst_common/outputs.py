@@ -35,9 +35,10 @@ class OutputIsInputError(UsageError):
         super().__init__(problem, remedy)
 
 
-class OutputIsFolderError(UsageError):
+class OutputIsNoFileError(UsageError):
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is a folder, expected the name of a file to write", "Choose another name")
+        what = "a folder" if path.is_dir() else "a device or a pipe"
+        super().__init__(f"{path} is {what}, expected the name of a file to write", "Choose another name")
 
 
 def refuse_losses(outputs: Iterable[Path], *, inputs: Iterable[Path | None] = (), overwrite: bool) -> None:
@@ -49,15 +50,15 @@ def refuse_losses(outputs: Iterable[Path], *, inputs: Iterable[Path | None] = ()
 
     Raises:
         OutputIsInputError, OutputExistsError: something would be lost.
-        OutputIsFolderError: a folder is in the way.
+        OutputIsNoFileError: a folder or a device is in the way.
     """
     wanted = list(outputs)
     read = {os.path.realpath(path) for path in inputs if path is not None}
     for path in wanted:
         if os.path.realpath(path) in read:
             raise OutputIsInputError(path, path)
-        if path.is_dir():
-            raise OutputIsFolderError(path)
+        if path.exists() and not path.is_file():
+            raise OutputIsNoFileError(path)
     existing = [] if overwrite else [path for path in wanted if os.path.lexists(path)]
     if existing:
         raise OutputExistsError(existing[0], len(existing))

@@ -27,7 +27,7 @@ from nst_train.data import load_style
 from nst_train.distributed import join_processes
 from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig, PerceptualObjective
-from nst_train.options import add_options, check_ranges, from_namespace, option
+from nst_train.options import LARGEST_SEED, add_options, check_ranges, from_namespace, option
 from nst_train.pictures import check_folder, check_suffix, load_picture, save_picture, to_image
 from nst_train.pixel_descent import DescentConfig, StepReport, descend, explain_out_of_memory, white_noise
 
@@ -60,7 +60,7 @@ class GatysConfig:
         at_least=1,
     )
     start: Start = option("what the optimisation begins with", "content")
-    seed: int = option("of the noise", 0, at_least=0)
+    seed: int = option("of the noise", 0, at_least=0, at_most=LARGEST_SEED)
     vgg_weights: Path | None = option(
         "VGG state dict (.pth or .safetensors) instead of torchvision's download", None, metavar="FILE"
     )

@@ -17,6 +17,7 @@ from nst_train.errors import ConfigError
 T = TypeVar("T")
 Parser: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
+LARGEST_SEED = 2**64 - 1  # that PyTorch takes
 METAVARS = {int: "N", float: "X", str: "NAME", Path: "FILE"}
 
 

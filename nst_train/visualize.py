@@ -25,7 +25,7 @@ from nst_train.distributed import join_processes
 from nst_train.errors import ConfigError
 from nst_train.loss_network import LossNetwork, Pooling, in_order
 from nst_train.objective import ObjectiveConfig, PerceptualObjective
-from nst_train.options import add_options, check_ranges, from_namespace, option
+from nst_train.options import LARGEST_SEED, add_options, check_ranges, from_namespace, option
 from nst_train.pictures import load_picture, save_picture, to_image
 from nst_train.pixel_descent import DescentConfig, StepReport, descend, explain_out_of_memory, white_noise
 from nst_train.vgg_weights import Architecture, convolutions, deepest_layer
@@ -58,7 +58,7 @@ class VisualizeConfig:
     )
     maps: int = option("feature maps per layer, those that vary most", 8, metavar="N", at_least=1)
     size: int = option("shrink the pictures to this longer side, px", 256, metavar="PX", at_least=1)
-    seed: int = option("of the noise that every reconstruction begins with", 0, at_least=0)
+    seed: int = option("of the noise that every reconstruction begins with", 0, at_least=0, at_most=LARGEST_SEED)
     smoothness: float = option(
         "weight of the total variation in reconstructions, per squared level of 0..255", 5e-6, metavar="W", at_least=0
     )

@@ -76,3 +76,12 @@ def test_prepare_folder_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(CannotWriteError, match="Permission denied"):
         prepare_folder(tmp_path)
+
+
+def test_a_device_or_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(CannotWriteError, match="a device or a pipe"), atomic_write(pipe) as partial:
+        partial.write_bytes(b"12345")
+    assert pipe.is_fifo()
+    assert names_in(tmp_path) == ["pipe"]

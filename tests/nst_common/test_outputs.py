@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from nst_common.outputs import OutputExistsError, OutputIsFolderError, OutputIsInputError, refuse_losses
+from nst_common.outputs import OutputExistsError, OutputIsInputError, OutputIsNoFileError, refuse_losses
 
 
 def test_what_exists_is_replaced_only_when_asked_for(tmp_path: Path) -> None:
@@ -31,6 +32,8 @@ def test_no_input_is_ever_written_onto(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_is_no_place_for_a_file(tmp_path: Path, overwrite: bool) -> None:
-    with pytest.raises(OutputIsFolderError, match="is a folder, expected the name of a file"):
-        refuse_losses([tmp_path / "a.png", tmp_path], overwrite=overwrite)
+def test_a_folder_or_a_pipe_is_no_place_for_a_file(tmp_path: Path, overwrite: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in ((tmp_path, "a folder"), (tmp_path / "pipe", "a device or a pipe")):
+        with pytest.raises(OutputIsNoFileError, match=f"is {what}, expected the name of a file"):
+            refuse_losses([tmp_path / "a.png", path], overwrite=overwrite)
