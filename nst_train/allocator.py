@@ -1,7 +1,9 @@
-"""The C allocator, told to keep what is freed."""
+"""The C allocator, told to keep what is freed; how PyTorch's ones say that there is nothing left."""
 
 import ctypes
 import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -18,3 +20,8 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap …
         mallopt(M_TRIM_THRESHOLD, -1)  # … which never shrinks
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what PyTorch's ``error`` means; the CPU's allocator has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

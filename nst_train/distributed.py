@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nst_common.errors import UserError
-from nst_train.errors import DeviceMissingError
+from nst_train.errors import CannotJoinError, ConnectionLostError, DeviceMissingError
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
 
     Raises:
         DeviceMissingError: no such device.
+        CannotJoinError: the processes do not find each other.
+        ConnectionLostError: one of the others ended before the block did.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN.items())
+    rank, world, local = _place_among_processes()
     chosen = _choose_device(device, local)
     if world == 1:
         yield Process(chosen)
@@ -76,9 +78,16 @@ def join_processes(device: str = "auto") -> Iterator[Process]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     _import_what_would_keep_the_group()
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=world)
+    try:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=world)
+    except (ValueError, RuntimeError) as error:
+        raise CannotJoinError(rank, world, str(error)) from error
     try:
         yield Process(chosen, rank, world)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # gloo's errors have no class of their own
+            raise ConnectionLostError(rank, world) from error
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -94,6 +103,16 @@ def _import_what_would_keep_the_group() -> None:
 
 
 _TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+
+
+def _place_among_processes() -> tuple[int, int, int]:
+    """Rank, number of processes, and rank among those on this machine."""
+    given = {name: os.environ.get(name, alone) for name, alone in _TORCHRUN.items()}
+    try:
+        rank, world, local = (int(value) for value in given.values())
+    except ValueError as error:
+        raise CannotJoinError(given["RANK"], given["WORLD_SIZE"], str(error)) from error
+    return rank, world, local
 
 
 def _choose_device(device: str, local_rank: int) -> torch.device:

@@ -10,7 +10,7 @@ CHECKPOINT_KINDS = "an nst .pth, a pytorch/examples fast_neural_style .pth or a 
 
 class CheckpointNotFoundError(UserError):
     def __init__(self, path: Path) -> None:
-        super().__init__(f"No checkpoint at {path}", "Check the path given with --ckpt")
+        super().__init__(f"No checkpoint at {path}", "Check the path")
 
 
 class CheckpointUnreadableError(UserError):
@@ -113,6 +113,32 @@ class DivergedError(UserError):
 class DeviceMissingError(UsageError):
     def __init__(self, device: str, problem: str) -> None:
         super().__init__(f"--device {device}: {problem}", "Use --device cpu, or install a PyTorch that sees the GPU")
+
+
+class CannotJoinError(UserError):
+    """The environment says that there are other processes, but they cannot be reached."""
+
+    def __init__(self, rank: int | str, world: int | str, reason: str) -> None:
+        super().__init__(
+            f"Process {rank} of {world} cannot join the others: {reason}",
+            "Start them with torchrun; to train alone, unset WORLD_SIZE",
+        )
+
+
+class ConnectionLostError(UserError):
+    def __init__(self, rank: int, world: int) -> None:
+        super().__init__(
+            f"Process {rank} of {world} lost the connection to another one",
+            "See above what ended that one; start all of them again, with --resume where there is a checkpoint",
+        )
+
+
+class TrainingOutOfMemoryError(UserError):
+    def __init__(self, batch: int, crop: int) -> None:
+        super().__init__(
+            f"Out of memory while training with a batch of {batch} crops of {crop} px",
+            "Lower --batch, --crop, --style-size or --cache-mib, or close other programs",
+        )
 
 
 class BatchNotDivisibleError(UsageError):

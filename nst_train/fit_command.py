@@ -3,18 +3,19 @@
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from nst_common.outputs import refuse_losses
-from nst_train.allocator import keep_freed_memory
+from nst_train.allocator import keep_freed_memory, ran_out_of_memory
 from nst_train.config import TrainConfig
-from nst_train.distributed import join_processes
-from nst_train.errors import ConfigError, UnfinishedRunError
+from nst_train.distributed import Process, join_processes
+from nst_train.errors import ConfigError, TrainingOutOfMemoryError, UnfinishedRunError
 from nst_train.fit_options import add_arguments, config_from
 from nst_train.monitor import Monitor
+from nst_train.pictures import check_folder
 from nst_train.recipe import write_recipe
 from nst_train.trainer import Trainer
 from nst_train.training_state import remove_partial_files
@@ -27,22 +28,34 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_from(arguments)
     keep_freed_memory()
     with join_processes(config.device) as process:
-        process.main_alone(lambda: _prepare_files(config, arguments))
-        received = _train(_TrainerAnew(config, process) if arguments.overwrite else Trainer(config, process))
+        process.main_alone(lambda: _check_outputs(config, arguments))
+        with _explain_out_of_memory(config):
+            received = _train(config, process, arguments)
     if received == [signal.SIGINT]:
         raise KeyboardInterrupt
     return 128 + received[0] if received else 0
 
 
-def _prepare_files(config: TrainConfig, arguments: argparse.Namespace) -> None:
-    """Writes the recipe, once nothing would be lost that nobody gave up.
+@contextmanager
+def _explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or ran_out_of_memory(error):
+            raise TrainingOutOfMemoryError(config.batch, config.crop) from error
+        raise
+
+
+def _check_outputs(config: TrainConfig, arguments: argparse.Namespace) -> None:
+    """Makes sure that nothing is lost that nobody gave up.
 
     Raises:
-        ConfigError: --resume and --overwrite.
-        UnfinishedRunError, OutputExistsError, OutputIsInputError: something would be lost.
-        CannotWriteError: the recipe cannot be written.
+        ConfigError: --resume and --overwrite; an --out without a name.
+        UnfinishedRunError, OutputExistsError, OutputIsInputError, OutputIsNoFileError: something would be lost.
     """
     recipe: Path | None = arguments.save_recipe
+    if not config.out.name:
+        raise ConfigError("--out", f"{str(config.out)!r} names no file", "Give a name such as --out my_style.pth")
     if config.resume and arguments.overwrite:
         remedy = "Continue with --resume alone, or begin anew with --overwrite --no-resume"
         raise ConfigError("--overwrite", "given together with --resume", remedy)
@@ -54,7 +67,7 @@ def _prepare_files(config: TrainConfig, arguments: argparse.Namespace) -> None:
         overwrite=config.resume or arguments.overwrite,
     )
     if recipe is not None:
-        write_recipe(recipe, config)
+        check_folder(recipe)
 
 
 class _TrainerAnew(Trainer):
@@ -65,27 +78,36 @@ class _TrainerAnew(Trainer):
             remove_partial_files(self.config.state_path, self.config.out)
 
 
-def _train(trainer: Trainer) -> list[int]:
+def _save_recipe(path: Path | None, config: TrainConfig) -> None:
+    if path is not None and not (config.resume and path.exists()):
+        write_recipe(path, config)
+
+
+def _train(config: TrainConfig, process: Process, arguments: argparse.Namespace) -> list[int]:
     """Walks through all steps; returns the signals that ended it before.
 
-    The trainer ends with this function: as long as it lives, so do the threads that connect the processes.
+    The trainer ends with this function: while it lives, the threads that connect the processes do too.
     """
+    trainer = _TrainerAnew(config, process) if arguments.overwrite else Trainer(config, process)
     with _signals_stop(trainer) as received:
-        if trainer.process.is_main:
-            _watch(trainer)
+        if process.is_main:
+            _watch(trainer, lambda: _save_recipe(arguments.save_recipe, config))
         else:
             for _report in trainer.steps():
                 pass
     return received
 
 
-def _watch(trainer: Trainer) -> None:
+def _watch(trainer: Trainer, begin: Callable[[], None]) -> None:
+    """Calls ``begin`` once nothing that was given can be wrong any more, and shows the training from there."""
     config = trainer.config
     say = sys.stderr.write
     if trainer.finished:
+        begin()
         say(f"{config.out} is finished already, all {config.steps} steps\n")
         return
     with Monitor(trainer) as monitor:
+        begin()
         monitor.progress.say(_headline(trainer))
         monitor.progress.say(f"Log and samples: {monitor.folder}")
         monitor.name_skipped()

@@ -20,6 +20,7 @@ NET_OPTIONS = {  # the rest of TransformNetConfig is for recipes
     "upsampling": "nearest x2 and a convolution, or a transposed convolution",
 }
 
+SAVE_RECIPE = "write all options of this training, once they are found good; with --resume one that is there stays"
 OVERWRITE = (
     "train anew where --out or --save-recipe exists: replaces them, and an unfinished training beside --out with its "
     "first own checkpoint"
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds every option of a training; one that was not given leaves no trace in the namespace."""
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--recipe", type=Path, metavar="FILE.toml", help="options from a file; those given here win")
-    recipe.add_argument("--save-recipe", type=Path, metavar="FILE.toml", help="write all options of this training")
+    recipe.add_argument("--save-recipe", type=Path, metavar="FILE.toml", help=SAVE_RECIPE)
     groups: dict[str, Any] = {}
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from nst_train.allocator import ran_out_of_memory
 from nst_train.errors import DescentDivergedError, DescentOutOfMemoryError
 from nst_train.objective import ObjectiveValue
 from nst_train.options import check_ranges, option
@@ -36,7 +37,9 @@ class DescentConfig:
     optimizer: Optimizer = option("lbfgs, with a strong Wolfe line search, or adam", "lbfgs")
     iterations: int = option("iterations of the optimizer", 500, metavar="N", at_least=0)
     history: int = option("steps that L-BFGS estimates the curvature from", 20, metavar="N", at_least=1)
-    adam_lr: float = option("learning rate of Adam, levels of 0..255", 4.0, metavar="LEVELS", at_least=1e-6)
+    adam_lr: float = option(
+        "learning rate of Adam, levels of 0..255", 4.0, metavar="LEVELS", at_least=1e-6, at_most=255
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -104,8 +107,8 @@ def explain_out_of_memory(picture: Tensor) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # the CPU's allocator has no class of its own
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+    except RuntimeError as error:
+        if ran_out_of_memory(error):
             raise DescentOutOfMemoryError(picture.shape[-2], picture.shape[-1]) from error
         raise
 

@@ -148,7 +148,9 @@ def test_photographs_too_small_for_the_net_are_no_samples(
 def test_a_recipe_repeats_the_training(pictures: Path, small_vgg: Path) -> None:
     saved = pictures / "recipe.toml"
     assert main(options(pictures, small_vgg, "--save-recipe", str(saved), "--seed", "3")) == 0
-    first = (pictures / "a.pth").read_bytes()
+    first, recipe = (pictures / "a.pth").read_bytes(), saved.read_bytes()
+    assert main(options(pictures, small_vgg, "--save-recipe", str(saved), "--seed", "3", "--resume")) == 0
+    assert saved.read_bytes() == recipe
     assert main(["fit", "--recipe", str(saved), "--out", str(pictures / "b.pth")]) == 0
     a, b = load_checkpoint(pictures / "a.pth"), load_checkpoint(pictures / "b.pth")
     assert a.record["losses"] == b.record["losses"]
@@ -282,6 +284,10 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
     [
         (("--steps", "0"), 2, "--steps: 0 given, expected at least 1"),
         (("--widths", "3", "4"), 2, "net: widths=(3, 4), expected three whole numbers"),
+        (("--out", ""), 2, "--out: '.' names no file"),
+        (("--out", "FOLDER"), 2, "is a folder, expected the name of a file"),
+        (("--save-recipe", "nowhere/a.toml"), 1, "Cannot write nowhere/a.toml"),
+        (("--style", "n" * 300), 1, "Choose a shorter name"),
         (("--style", "nowhere.jpg"), 1, "Cannot read the style picture nowhere.jpg: no such file"),
         (("--content", "nowhere"), 1, "No folder of photographs at nowhere"),
         (("--out", "nowhere/a.pth"), 1, "Cannot write nowhere/a.pth"),
@@ -296,8 +302,11 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_bad_input_is_one_line(
     more: tuple[str, ...], code: int, message: str, pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in fails(options(pictures, small_vgg, *more), capsys, code)
+    more = tuple(str(pictures) if word == "FOLDER" else word for word in more)
+    recipe = () if "--save-recipe" in more else ("--save-recipe", str(pictures / "recipe.toml"))
+    assert message in fails(options(pictures, small_vgg, *recipe, *more), capsys, code)
     assert not (pictures / "a.pth").exists()
+    assert not (pictures / "recipe.toml").exists()  # it would be in the way of the next attempt
 
 
 def test_a_content_folder_without_pictures_is_named(
@@ -315,6 +324,12 @@ def test_divergence_is_named(pictures: Path, small_vgg: Path, capsys: pytest.Cap
     assert main(options(pictures, small_vgg, "--lr", "1e38", "--warmup", "0")) == 1
     assert re.search(r"nst-train: error: Training diverged at step \d: .* lower --lr", capsys.readouterr().err)
     assert not (pictures / "a.pth").exists()
+
+
+def test_running_out_of_memory_is_named(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options(pictures, small_vgg, "--crop", "10000000", "--sample-every", "0")) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "error: Out of memory while training with a batch of 2 crops of 10000000 px. Lower --batch" in line
 
 
 def test_a_full_disk_is_named(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:

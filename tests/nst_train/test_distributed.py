@@ -11,7 +11,7 @@ import torch
 
 from nst_train.checkpoints import load_checkpoint
 from nst_train.distributed import join_processes
-from nst_train.errors import DeviceMissingError
+from nst_train.errors import CannotJoinError, DeviceMissingError
 from tests.nst_train.tiny_training import FLAGS, weights
 
 ROOT = Path(__file__).parents[2]
@@ -102,3 +102,59 @@ def test_gloos_threads_end_with_the_training(pictures: Path, small_vgg: Path) ->
     counted = sorted(re.findall(r"(\d+) more, (\d+) left", done.stdout))
     assert len(counted) == 2
     assert all(int(more) > 0 and left == "0" for more, left in counted), counted
+
+
+# --- processes that end early ----------------------------------------------------------------------------------------
+
+
+def two_run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Two processes that execute ``body``, in which ``process`` is theirs."""
+    code = f"""
+import os, sys, time, torch
+from nst_common.console import run_command
+from nst_common.errors import UsageError
+from nst_train.distributed import join_processes
+
+def refuse():
+    raise UsageError("No", "Do something else")
+
+def work(argv):
+    with join_processes("cpu") as process:
+        {body}
+    return 0
+
+sys.exit(run_command("two", work, None))
+"""
+    return start(folder, *TWO, "--no-python", sys.executable, "-c", code)
+
+
+def test_a_process_that_lost_another_says_so_in_one_line(tmp_path: Path) -> None:
+    # The other one hangs up and stays: torchrun would end both as soon as it saw that one is gone.
+    hang_up = "(os.closerange(3, 1000), time.sleep(10), os._exit(3))"
+    done = two_run(tmp_path, f"process.is_main or {hang_up}; process.mean(torch.ones(1))")
+    assert done.returncode != 0
+    assert "two: error: Process 0 of 2 lost the connection to another one. See above" in done.stderr
+    assert "[rank0]: Traceback" not in done.stderr
+
+
+def test_what_rank_0_alone_does_all_wait_for(tmp_path: Path) -> None:
+    body = "process.main_alone(lambda: open('done', 'x').close()); print(os.path.exists('done'))"
+    done = two_run(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"]
+    done = two_run(tmp_path, "process.main_alone(refuse); print('went on')")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count("two: error: No. Do something else\n") == 1
+
+
+@pytest.mark.parametrize("wrong", [{"RANK": "first"}, {"WORLD_SIZE": "2"}])
+def test_processes_that_cannot_find_each_other_are_told_how(
+    wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CannotJoinError, match=r"cannot join the others: .* torchrun"), join_processes("cpu"):
+        pass
