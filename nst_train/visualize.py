@@ -194,6 +194,7 @@ def reconstructions(
             content_weight=1.0,
             style_weight=1.0,
             total_variation_weight=config.smoothness,
+            grid_weight=0.0,  # a lattice that a layer cannot see is a part of the answer
             pooling=config.pooling,
         )
         yield layer if sheet == "content" or count == 1 else f"+ {layer}", objective
