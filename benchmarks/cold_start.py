@@ -10,13 +10,13 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import machine
 import numpy as np
 import torch
 from PIL import Image
@@ -30,6 +30,7 @@ RESULTS = Path(__file__).parent / "results" / "cold_start.json"
 # from transform_net.py, which imports torch and nothing else of weight, so that the weights are the same.
 TORCH_SCRIPT = """
 import sys
+import machine
 import numpy as np
 import torch
 from PIL import Image
@@ -112,7 +113,7 @@ def main() -> None:
         "size": arguments.size,
         "threads": arguments.threads,
         "runs": arguments.runs,
-        "machine": {"cpu": _cpu(), "torch": torch.__version__, "python": platform.python_version()},
+        "machine": machine.describe(),
         "wall_seconds": seconds,
         "peak_mib": memory,
         "wall_ratio": seconds["nst-infer"] / seconds["PyTorch eager"],
@@ -124,14 +125,6 @@ def main() -> None:
     for name in commands:
         print(f"{name:14} {seconds[name]:6.2f} s {memory[name]:7.0f} MiB")
     print(f"{'ratio':14} {result['wall_ratio']:6.2f}   {result['memory_ratio']:7.2f}      {same:.1f} dB between them")
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor()
-    lines = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{lines[0]}, {len(lines)} logical cores"
 
 
 if __name__ == "__main__":
