@@ -30,8 +30,9 @@ from torch import Tensor
 
 from nst_common.atomic_file import atomic_write
 from nst_deploy.export import fp16
-from nst_deploy.export.parity import LIMITS, PHOTOGRAPHS, Pixels, bundled_photographs, compare
+from nst_deploy.export.parity import PHOTOGRAPHS, Pixels, bundled_photographs, compare
 from nst_deploy.export.proof import reference_run
+from nst_deploy.parity_limit import LIMITS
 from nst_train.checkpoints import Checkpoint, file_sha256, load_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "fp16.json"
