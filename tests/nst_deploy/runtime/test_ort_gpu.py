@@ -28,7 +28,7 @@ from nst_deploy.errors import (
 from nst_deploy.plan_sidecar import Profile
 from nst_deploy.runtime import backend as backend_module
 from nst_deploy.runtime import dlpack, ort_gpu, ort_providers
-from nst_deploy.runtime.backend import choose_device, likely_device, open_backend, variants_for
+from nst_deploy.runtime.backend import choose_device, likely_device, open_backend
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.ort_gpu import IDLE_KEPT, OrtGpuBackend
 from nst_deploy.runtime.ort_providers import provider_list
@@ -313,7 +313,6 @@ def test_auto_takes_a_gpu_that_can_be_used(engine: Path, monkeypatch: pytest.Mon
     backend = open_backend(engine)
     assert backend.name == "onnxruntime-bound"
     assert open_backend(engine, precision=None, device="cpu").name == "onnxruntime-cpu"
-    assert variants_for(engine) == (*backend_module.VARIANTS, ("cuda", None), ("tensorrt", None))
 
 
 @pytest.mark.usefixtures("cuda_machine")
