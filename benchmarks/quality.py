@@ -40,7 +40,7 @@ from nst_train.pictures import load_picture, save_picture, to_image
 from nst_train.pixel_descent import DescentConfig, StepReport, descend
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
-TERMS = ("content", "style", "total_variation", "total")
+TERMS = ("content", "style", "total_variation", "grid", "total")
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile, in
     assert int8_parity is not None
     psnr = "equal pixels" if parity.psnr_db is None else f"{parity.psnr_db:.1f} dB"
     last = record["losses"][-len(record["losses"]) // 10 :]  # a tenth of the training; each row: step, four means
-    content, style, variation, total = (sum(row[i] for row in last) / len(last) for i in range(1, 5))
+    content, style, variation, grid, total = (sum(row[i] for row in last) / len(last) for i in range(1, 6))
     net = checkpoint.config
     rows = {
         "painting": f"{painting.title}; {painting.status}",
@@ -120,8 +120,8 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile, in
         "loss network": f"{objective['architecture'].upper().replace('VGG', 'VGG-')}: content "
         f"{', '.join(objective['content_layers'])}; style {', '.join(objective['style_layers'])}",
         "weights": f"content {objective['content_weight']:g}, style {objective['style_weight']:g}, total variation "
-        f"{objective['total_variation_weight']:g}",
-        "losses at the end": f"content {content:.3f}, style {style:.4f}, total variation {variation:.0f}; weighted sum "
+        f"{objective['total_variation_weight']:g}, lattice {objective['grid_weight']:g}",
+        "losses at the end": f"content {content:.3f}, style {style:.4f}, total variation {variation:.0f}, lattice {grid:.2f}; weighted sum "
         f"{total:.3f} (means of the last tenth)",
         "quality": _quality(name),
         "weights on disk": "FP32" if half_psnr is None else f"FP16, {half_psnr:.1f} dB from the FP32 ones",

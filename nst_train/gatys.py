@@ -31,7 +31,7 @@ from nst_train.pixel_descent import DescentConfig, StepReport, descend, explain_
 
 Start = Literal["content", "style", "noise"]
 
-TRACE_FIELDS = ("iteration", "evaluations", "content", "style", "total_variation", "total")
+TRACE_FIELDS = ("iteration", "evaluations", "content", "style", "total_variation", "grid", "total")
 TRACE_SUFFIXES = (".csv", ".json")
 
 

@@ -114,10 +114,12 @@ class LossNetwork(nn.Module):
 
 
 def _replicated(x: Tensor) -> Tensor:
-    """``[N, C, H, W]`` -> ``[N, C, H + 2, W + 2]``, in the same memory format."""
-    channels_last = x.is_contiguous(memory_format=torch.channels_last)
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return padded.contiguous(memory_format=torch.channels_last) if channels_last else padded
+    """``[N, C, H, W]`` -> ``[N, C, H + 2, W + 2]``, in the same memory format.
+
+    Put together from slices: ``F.pad`` leaves channels_last, and torch.compile is wrong about its backward.
+    """
+    x = torch.cat((x[:, :, :1], x, x[:, :, -1:]), dim=2)
+    return torch.cat((x[..., :1], x, x[..., -1:]), dim=3)
 
 
 def in_order(architecture: Architecture, layers: Collection[str]) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class Monitor:
             self.progress.say(f"Skipped {self._announced} unreadable photograph(s): {names}{more}")
 
     def _write_scalars(self, report: StepReport) -> None:
-        for name in ("content", "style", "total_variation", "total"):
+        for name in ("content", "style", "total_variation", "grid", "total"):
             self._writer.add_scalar(f"loss/{name}", getattr(report, name), report.step)
         self._writer.add_scalar("optimizer/learning_rate", report.lr, report.step)
         self._writer.add_scalar("optimizer/gradient_norm", report.grad_norm, report.step)

@@ -1,4 +1,4 @@
-"""What training and the slow optimisation minimise: content, style and total variation, normalised in this one place.
+"""What training and the slow optimisation minimise: content, style, total variation and lattice, normalised here alone.
 
 The loss functions keep the papers' divisors, so their values depend on how large a network's activations happen to
 be. Here each is divided by its target's own size, so that a weight means the same with every VGG and at every layer.
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst_train.errors import PictureTooSmallError, StyleTooSmallError
+from nst_train.grid_pattern import PERIOD, grid_loss
 from nst_train.loss_network import LossNetwork, Padding, Pooling, minimum_size
 from nst_train.losses import content_loss, gram_matrix, style_loss, total_variation
 from nst_train.options import check_ranges, option
@@ -53,6 +54,9 @@ class ObjectiveConfig:
     total_variation_weight: float = option(
         "weight of the total variation, per squared level of 0..255", 2e-6, metavar="W", at_least=0
     )
+    grid_weight: float = option(
+        "weight of what all blocks of 4x4 px have in common, per squared level of 0..255", 1e-2, metavar="W", at_least=0
+    )
     pooling: Pooling = option("in the loss network: max as it was trained, or average as Gatys et al. prefer", "max")
 
     def __post_init__(self) -> None:
@@ -65,12 +69,14 @@ class ObjectiveValue(NamedTuple):
     Attributes:
         content, style: normalised, before their weights: 0 at the target, 1 where no activation is left.
         total_variation: in squared levels of 0..255, before its weight.
+        grid: in squared levels, before its weight; see ``grid_loss``.
         total: the weighted sum, which is minimised.
     """
 
     content: Tensor
     style: Tensor
     total_variation: Tensor
+    grid: Tensor
     total: Tensor
 
 
@@ -152,12 +158,14 @@ class PerceptualObjective(nn.Module):
         content_term = torch.stack(content).mean() if content else nothing
         style_term = torch.stack(style).mean() if style else nothing
         variation = total_variation(output)
+        grid = grid_loss(output) if min(output.shape[-2:]) >= PERIOD else nothing
         total = (
             config.content_weight * content_term
             + config.style_weight * style_term
             + config.total_variation_weight * variation
+            + config.grid_weight * grid
         )
-        return ObjectiveValue(content_term, style_term, variation, total)
+        return ObjectiveValue(content_term, style_term, variation, grid, total)
 
     def _check_style_size(self, height: int, width: int) -> None:
         if min(height, width) < self._style_minimum:

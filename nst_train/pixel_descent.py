@@ -48,7 +48,7 @@ class StepReport(NamedTuple):
     Attributes:
         iteration: 0 for the start.
         evaluations: of the objective with its gradient so far.
-        content, style, total_variation, total: as in ObjectiveValue, of exactly this picture.
+        content, style, total_variation, grid, total: as in ObjectiveValue, of exactly this picture.
         image: float32 ``[1, 3, H, W]``, RGB, 0..255; a copy of its own.
     """
 
@@ -57,6 +57,7 @@ class StepReport(NamedTuple):
     content: float
     style: float
     total_variation: float
+    grid: float
     total: float
     image: Tensor
 
@@ -164,11 +165,11 @@ class _Evaluator:
         self._held = ((self._base <= 0.0) & (self._gradient > 0)) | ((self._base >= 255.0) & (self._gradient < 0))
 
     def report(self, iteration: int) -> StepReport:
-        content, style, variation, total = (float(term) for term in self._value)
+        content, style, variation, grid, total = (float(term) for term in self._value)
         if not all(map(torch.isfinite, self._value)):
             raise DescentDivergedError(iteration, total)
         image = self.pixels.detach().clone()
-        return StepReport(iteration, self._evaluations, content, style, variation, total, image)
+        return StepReport(iteration, self._evaluations, content, style, variation, grid, total, image)
 
     def _evaluate(self, picture: Tensor) -> None:
         if self._evaluations and torch.equal(picture, self._picture):

@@ -1,17 +1,14 @@
 """The training loop: one feed-forward net per style, after Johnson, Alahi & Fei-Fei 2016; prints nothing."""
 
-import copy
 import dataclasses
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from nst_common import package_version
 from nst_train.allocator import keep_freed_memory
@@ -19,17 +16,16 @@ from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, 
 from nst_train.config import Precision, TrainConfig, as_plain
 from nst_train.data import CropLoader, CropPlan, load_style
 from nst_train.distributed import Process, join_processes
-from nst_train.errors import BatchNotDivisibleError, CannotCompileError, DivergedError, UnfinishedRunError
-from nst_train.fast_forms import use_fast_forms
+from nst_train.errors import BatchNotDivisibleError, DivergedError, UnfinishedRunError
 from nst_train.loss_curve import LossCurve
-from nst_train.objective import ObjectiveValue, PerceptualObjective
+from nst_train.objective import PerceptualObjective
 from nst_train.pictures import check_folder
 from nst_train.schedule import average_decay, learning_rate
-from nst_train.training_inputs import find_inputs, open_photographs, weights_to_start_from
+from nst_train.training_inputs import find_inputs, open_photographs
 from nst_train.training_state import TrainingState, load_state, refuse_differences, remove_partial_files, save_state
-from nst_train.transform_net import TransformNet
+from nst_train.training_step import CapturedStep, Step, TrainingStep
 
-Module = TypeVar("Module", bound=nn.Module)
+LOOK_EVERY = 20  # steps on a GPU; each look leaves it idle for a moment
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ class StepReport:
     content: float
     style: float
     total_variation: float
+    grid: float
     total: float
     lr: float
     grad_norm: float
@@ -86,33 +83,13 @@ class Trainer:
         plan = CropPlan(config.seed, config.batch, config.crop, config.max_scale, config.flip)
         self._loader = CropLoader(self.pictures, plan, rank=process.rank, world=process.world, workers=config.workers)
         styles = load_style(config.style, config.style_size)
-        self._objective = self._place(PerceptualObjective(config.objective, styles, vgg_weights=config.vgg_weights))
-        self._build_net()
+        objective = PerceptualObjective(config.objective, styles, vgg_weights=config.vgg_weights)
+        if process.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every step has the same shapes
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # Gram matrices are long sums
+        self._learner = TrainingStep(self.config, process, objective)
         if earlier is not None:
             self._restore(earlier)
-
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.config.channels_last else torch.contiguous_format
-
-    def _place(self, module: Module) -> Module:
-        return module.to(self.process.device).to(memory_format=self._memory_format)
-
-    def _build_net(self) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            net = TransformNet(self.config.net)
-        if self.config.init is not None:
-            net.load_state_dict(weights_to_start_from(self.config.init, self.config.net))
-        use_fast_forms(net)
-        self._net = self._place(net).train()
-        self._average = copy.deepcopy(self._net).requires_grad_(False).eval()
-        self._parameters = list(self._net.parameters())
-        self._optimizer = torch.optim.Adam(self._parameters, lr=self.config.lr, fused=True)
-        wrapped: nn.Module = self._net
-        if self.config.compile:
-            wrapped = cast("nn.Module", torch.compile(wrapped))
-        self._wrapped = DistributedDataParallel(wrapped) if self.process.world > 1 else wrapped
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -127,13 +104,25 @@ class Trainer:
         config = self.config
         started, before = time.monotonic(), self._seconds
         deadline = math.inf if config.max_minutes is None else started + 60 * config.max_minutes
+        step, together = self._step()
+        waiting: list[Tensor] = []  # values of steps that were begun and not yet looked at
         for crops in self._loader.batches(self.step, config.steps):
-            stop = self._stop or time.monotonic() >= deadline
-            report, everyone_goes_on = self._train_on(crops, stop)
+            number = self.step + len(waiting)
+            values = step(crops, learning_rate(config, number), average_decay(config, number))
+            stop = values.new_full((1,), float(self._stop or time.monotonic() >= deadline))
+            waiting.append(self.process.mean(torch.cat([values, stop])))
+            due = number + 1 == config.steps or (number + 1) % config.checkpoint_every == 0 or self._stop
+            if len(waiting) < together and not due and time.monotonic() < deadline:
+                continue
+            rows = torch.stack(waiting).tolist()
+            waiting.clear()
+            everyone_goes_on = all(row[-1] == 0.0 for row in rows)
+            reports = [self._take_in(row[:-1]) for row in rows]
             self._seconds = before + time.monotonic() - started
             if self.finished or not everyone_goes_on or self.step % config.checkpoint_every == 0:
                 self.save()
-            yield dataclasses.replace(report, seconds=self._seconds)
+            for report in reports:
+                yield dataclasses.replace(report, seconds=self._seconds)
             if not everyone_goes_on:
                 return
 
@@ -146,43 +135,22 @@ class Trainer:
         """All steps are done."""
         return self.step == self.config.steps
 
-    def _train_on(self, crops: Tensor, stop: bool) -> tuple[StepReport, bool]:
-        """One step; ``crops`` is uint8 ``[batch / world, 3, crop, crop]``. Also whether no process wants to stop."""
-        config, device = self.config, self.process.device
-        value = self._losses_of(crops.to(device).to(dtype=torch.float32, memory_format=self._memory_format))
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(value.total)
-        grad_norm = float(nn.utils.clip_grad_norm_(self._parameters, config.grad_clip or math.inf))
-        shared = [part.detach().float() for part in value] + [torch.tensor(float(stop), device=device)]
-        content, style, variation, total, stops = self.process.mean(torch.stack(shared)).tolist()
+    def _step(self) -> tuple[Step, int]:
+        """What trains, and after how many steps their values are looked at: to look is to wait for the device."""
+        config, learner = self.config, self._learner
+        if self.process.device.type != "cuda" or self.process.world > 1 or self.finished:
+            return learner, 1
+        return CapturedStep(learner, config.batch, config.crop), LOOK_EVERY
+
+    def _take_in(self, values: Sequence[float]) -> StepReport:
+        """One more step is done; ``values`` are a Step's, of the whole batch."""
+        content, style, variation, grid, total, grad_norm = values
         if problem := self._losses.problem(total, grad_norm):
             raise self._diverged(problem)
-        lr = learning_rate(config, self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
-        self._update_average()
+        lr = learning_rate(self.config, self.step)
         self.step += 1
-        self._losses.add(self.step, config.steps, (content, style, variation, total))
-        return StepReport(self.step, content, style, variation, total, lr, grad_norm, 0.0), stops == 0.0
-
-    def _losses_of(self, content: Tensor) -> ObjectiveValue:
-        """Of the net's output for ``content``, float ``[N, 3, crop, crop]``, 0..255."""
-        with torch.autocast(content.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            targets = self._objective.targets(content)
-            try:
-                styled = self._wrapped(content)
-            except RuntimeError as error:
-                if not self.config.compile:
-                    raise
-                raise CannotCompileError(str(error)) from error
-            return cast("ObjectiveValue", self._objective(styled, targets))
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        weight = 1.0 - average_decay(self.config, self.step)
-        for average, current in zip(self._average.parameters(), self._parameters, strict=True):
-            average.lerp_(current, weight)
+        self._losses.add(self.step, self.config.steps, (content, style, variation, grid, total))
+        return StepReport(self.step, content, style, variation, grid, total, lr, grad_norm, 0.0)
 
     def _diverged(self, problem: str) -> DivergedError:
         kept = f"the checkpoint in {self.config.state_path} stays" if self._state_written else "nothing was written yet"
@@ -207,7 +175,10 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """The net as it would be shipped now: averaged weights, and the record of how they came about."""
-        state = {name: value.detach().cpu().contiguous().clone() for name, value in self._average.state_dict().items()}
+        state = {
+            name: value.detach().cpu().contiguous().clone()
+            for name, value in self._learner.average.state_dict().items()
+        }
         record = {
             "config": as_plain(self.config, folders=False),
             "inputs": self.inputs.fingerprints,
@@ -230,9 +201,9 @@ class Trainer:
             inputs=self.inputs.fingerprints,
             step=self.step,
             seconds=self._seconds,
-            net=self._net.state_dict(),
-            average=self._average.state_dict(),
-            optimizer=self._optimizer.state_dict(),
+            net=self._learner.net.state_dict(),
+            average=self._learner.average.state_dict(),
+            optimizer=self._learner.optimizer.state_dict(),
             losses=dataclasses.asdict(self._losses),
         )
 
@@ -256,9 +227,10 @@ class Trainer:
         return None
 
     def _restore(self, state: TrainingState) -> None:
-        self._net.load_state_dict(state.net)
-        self._average.load_state_dict(state.average)
-        self._optimizer.load_state_dict(state.optimizer)
+        learner = self._learner
+        learner.net.load_state_dict(state.net)
+        learner.average.load_state_dict(state.average)
+        learner.optimizer.load_state_dict(state.optimizer)
         self.step, self._seconds = state.step, state.seconds
         self._losses = LossCurve(**state.losses)
         self._state_written = True
@@ -266,8 +238,8 @@ class Trainer:
     @torch.no_grad()
     def stylize(self, picture: Tensor) -> Tensor:
         """uint8 ``[3, H, W]`` -> the same shape, by the averaged weights so far."""
-        content = picture[None].to(self.process.device).float().contiguous(memory_format=self._memory_format)
-        styled: Tensor = self._average(content)[0]
+        content = picture[None].to(self.process.device).float().contiguous(memory_format=self._learner.memory_format)
+        styled: Tensor = self._learner.average(content)[0]
         return styled.round().to(torch.uint8).cpu()
 
 

@@ -63,7 +63,7 @@ def test_tensorboard_gets_every_loss_and_the_samples(pictures: Path, small_vgg: 
     assert main(options(pictures, small_vgg)) == 0
     events = accumulator.EventAccumulator(str(pictures / "logs" / "a"))
     events.Reload()
-    names = {"loss/content", "loss/style", "loss/total_variation", "loss/total"}
+    names = {"loss/content", "loss/style", "loss/total_variation", "loss/grid", "loss/total"}
     assert set(events.Tags()["scalars"]) == names | {"optimizer/learning_rate", "optimizer/gradient_norm"}
     [last] = events.Scalars("loss/total")
     assert last.step == 4

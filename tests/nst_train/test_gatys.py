@@ -50,6 +50,7 @@ def test_writes_pictures_and_the_trace(
     assert totals[-1] < 0.5 * totals[0]
     last = rows[-1]
     weighted = float(last["content"]) + 4.0 * float(last["style"]) + 2e-6 * float(last["total_variation"])
+    weighted += 1e-2 * float(last["grid"])
     assert weighted == pytest.approx(totals[-1], rel=1e-5)
 
 

@@ -12,7 +12,7 @@ from nst_train.objective import ObjectiveConfig, PerceptualObjective
 from tests.nst_train.random_vgg import torchvision_features
 
 CONFIG = ObjectiveConfig(content_layers=("relu2_1", "relu1_2"), style_layers=("relu1_1", "relu2_2"))
-TERMS = ("content", "style", "total_variation", "total")
+TERMS = ("content", "style", "total_variation", "grid", "total")
 
 
 def picture(n: int, height: int, width: int, seed: int) -> Tensor:
@@ -68,12 +68,16 @@ def expected(octaves: int = 1) -> dict[str, float]:
         style_ratios += [((grams[0][n] - grams[1][0]) ** 2).sum() / (grams[1][0] ** 2).sum() for n in range(3)]
     y = OUTPUT.double()
     variation = ((y[:, :, 1:] - y[:, :, :-1]) ** 2).mean() + ((y[..., 1:] - y[..., :-1]) ** 2).mean()
+    blocks = [y[..., row::4, column::4].mean((2, 3)) for row in range(4) for column in range(4)]  # OUTPUT: whole blocks
+    lattice = torch.stack(blocks, -1)  # [3, 3, 16]
     values = {
         "content": torch.stack(ratios).mean().item(),
         "style": torch.stack(style_ratios).mean().item(),
         "total_variation": float(variation),
+        "grid": lattice.var(-1, correction=0).mean().item(),
     }
-    return values | {"total": values["content"] + 4.0 * values["style"] + 2e-6 * values["total_variation"]}
+    total = values["content"] + 4.0 * values["style"] + 2e-6 * values["total_variation"] + 1e-2 * values["grid"]
+    return values | {"total": total}
 
 
 def test_against_the_formula(objective: PerceptualObjective) -> None:

@@ -13,7 +13,7 @@ from nst_train.pixel_descent import DescentConfig, descend, explain_out_of_memor
 
 def as_objective(total: Callable[[Tensor], Tensor]) -> Callable[[Tensor], ObjectiveValue]:
     nothing = torch.zeros(())
-    return lambda pixels: ObjectiveValue(nothing, nothing, nothing, total(pixels))
+    return lambda pixels: ObjectiveValue(nothing, nothing, nothing, nothing, total(pixels))
 
 
 def bowl(target: Tensor, steepness: Tensor, scale: float = 1.0) -> Callable[[Tensor], ObjectiveValue]:

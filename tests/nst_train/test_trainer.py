@@ -87,7 +87,8 @@ def test_a_report_adds_up(config: TrainConfig) -> None:
     fit(dataclasses.replace(config, steps=2), reports.append)
     for report in reports:
         terms = OBJECTIVE.content_weight * report.content + OBJECTIVE.style_weight * report.style
-        assert report.total == pytest.approx(terms + OBJECTIVE.total_variation_weight * report.total_variation)
+        terms += OBJECTIVE.total_variation_weight * report.total_variation + OBJECTIVE.grid_weight * report.grid
+        assert report.total == pytest.approx(terms)
     assert 0 < reports[0].seconds < reports[1].seconds
 
 
@@ -120,7 +121,7 @@ def test_the_checkpoint_rebuilds_the_net_and_tells_its_story(config: TrainConfig
 def test_without_averaging_the_last_weights_are_kept(config: TrainConfig) -> None:
     trainer = Trainer(dataclasses.replace(config, ema=0.0, steps=3), CPU)
     list(trainer.steps())
-    assert identical(trainer.checkpoint().state, dict(trainer._net.state_dict()))
+    assert identical(trainer.checkpoint().state, dict(trainer._learner.net.state_dict()))
 
 
 def test_the_layout_and_the_threads_do_not_change_the_result(config: TrainConfig, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_numbers_that_leave_the_finite_stop_the_training(config: TrainConfig) ->
     wild = dataclasses.replace(config, resume=True)
     trainer = Trainer(wild, CPU)
     with torch.no_grad():
-        next(iter(trainer._net.parameters())).fill_(math.nan)
+        next(iter(trainer._learner.net.parameters())).fill_(math.nan)
     with pytest.raises(DivergedError, match=r"step 2: the loss is nan.*tiny\.state\.pth stays.*lower --lr"):
         list(trainer.steps())
     assert config.state_path.read_bytes() == before
@@ -191,13 +192,13 @@ def test_a_rising_loss_is_divergence_and_a_noisy_one_is_not() -> None:
     for step, noise in enumerate(torch.rand(500, generator=generator).tolist(), start=1):
         total = 1.0 + 2.0 * math.exp(-step / 50) + noise
         assert curve.problem(total, 1.0) is None
-        curve.add(step, 2000, (0.1, 0.2, 0.3, total))
+        curve.add(step, 2000, (0.1, 0.2, 0.3, 0.4, total))
     problem = None
     for step in range(501, 700):
         problem = curve.problem(20.0, 1.0)
         if problem:
             break
-        curve.add(step, 2000, (0.1, 0.2, 0.3, 20.0))
+        curve.add(step, 2000, (0.1, 0.2, 0.3, 0.4, 20.0))
     assert problem is not None
     assert "rose" in problem
     assert step < 600
@@ -206,9 +207,9 @@ def test_a_rising_loss_is_divergence_and_a_noisy_one_is_not() -> None:
 def test_the_curve_is_thinned_to_means() -> None:
     curve = LossCurve()
     for step in range(1, 1001):
-        curve.add(step, 1000, (float(step), 0.0, 0.0, 1.0))
+        curve.add(step, 1000, (float(step), 0.0, 0.0, 0.0, 1.0))
     assert len(curve.rows) == 200
-    assert curve.rows[0] == [5.0, 3.0, 0.0, 0.0, 1.0]  # the mean of 1 … 5
+    assert curve.rows[0] == [5.0, 3.0, 0.0, 0.0, 0.0, 1.0]  # the mean of 1 … 5
     assert curve.rows[-1][0] == 1000
 
 

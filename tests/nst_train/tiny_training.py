@@ -93,10 +93,10 @@ def in_float64(trainer: Trainer) -> Trainer:
     Rounding moves fp32 trainings apart within a few steps: Adam's first steps have the length of the learning rate
     however small a gradient is, and ReLU and pooling switch. Only so can two programs be compared closely.
     """
-    for module in (trainer._net, trainer._average, trainer._objective):
+    for module in (trainer._learner.net, trainer._learner.average, trainer._learner.objective):
         module.double()
-    net: nn.Module = trainer._net
+    net: nn.Module = trainer._learner.net
     if trainer.process.world > 1:
         net = DistributedDataParallel(net)
-    trainer._wrapped = lambda content: net(content.double())  # type: ignore[assignment]
+    trainer._learner.wrapped = lambda content: net(content.double())  # type: ignore[assignment]
     return trainer
