@@ -6,7 +6,7 @@ Every stored activation and every square inside an instance norm is rounded to F
 nst_deploy/export/fp16.py. All that is stored must be finite, and the picture keep 55 dB. Also says how near to 256,
 whose square ends the range, values come from which a norm has taken their mean.
 
-Without --ckpt: every shipped style, and the published networks of DATA/lengstrom that are there. About 8 GB at 4K, one
+Without --ckpt: every shipped style, and the published networks of DATA/lengstrom that are there. Needs 7 GB at 4K, one
 net after the other. Writes benchmarks/results/fp16.json after each net; nets that are not measured stay there as they
 were, unless their weights, the size or the picture have changed.
 """
@@ -77,12 +77,7 @@ def main() -> None:
         about = {"command": " ".join(["python", *sys.argv]), "machine": machine.describe(), **setting}
         with atomic_write(RESULTS) as partial:
             partial.write_text(json.dumps(about | {"styles": list(rows.values())}, indent=2) + "\n")
-        print(
-            f"{path.name:24} {width}x{height} {row['psnr_db']:6.1f} dB, {row['max_levels']} levels, up to "
-            f"{row['largest_before_a_square']:.0f} of 256 before a square, "
-            f"{'all finite' if row['all_finite'] else 'NOT FINITE'} ({row['seconds']:.0f} s)",
-            flush=True,
-        )
+        print(f"{path.name:24} {width}x{height} {told(row)} ({row['seconds']:.0f} s)", flush=True)
     failed = [name for name, row in rows.items() if not holds(row)]
     if failed:
         sys.exit(f"benchmarks/fp16.py: error: {', '.join(failed)}: not finite, or below {MIN_PSNR_DB:g} dB")
@@ -118,10 +113,20 @@ def measure(path: Path, picture: Pixels) -> Row:
         "psnr_db": report.parity.psnr_db,
         "max_levels": report.parity.max_levels,
         "all_finite": watched.finite,
-        "largest_before_a_square": watched.largest,
+        "largest_before_a_square": watched.largest if watched.finite else None,  # of what is no number there is none
         "norm_scales": scales,
         "seconds": time.perf_counter() - started,
     }
+
+
+def told(row: Row) -> str:
+    """A row in words."""
+    psnr = "equal" if row["psnr_db"] is None else f"{row['psnr_db']:.1f} dB"
+    if not row["all_finite"]:
+        return f"{psnr}, NOT FINITE"
+    return (
+        f"{psnr}, {row['max_levels']} levels, finite, up to {row['largest_before_a_square']:.0f} of 256 before a square"
+    )
 
 
 def holds(row: Row) -> bool:

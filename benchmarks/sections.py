@@ -26,7 +26,7 @@ def about(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     versions = [
         f"{name} {machine[name]}"
-        for name in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+        for name in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "cudnn")
         if name in machine
     ]
     features = [machine["cpu_features"]] if machine.get("cpu_features") else []

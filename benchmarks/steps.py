@@ -1,4 +1,5 @@
-"""Every measurement on a CPU, in the order of benchmarks/README.md: all.py runs them, page.py names their commands."""
+"""Every measurement on a CPU: all.py runs them in this order, those that want a quiet machine first, and page.py names
+their commands."""
 
 import os
 from dataclasses import dataclass
@@ -62,17 +63,17 @@ def _step(name: str, minutes: float, *commands: str, by_default: bool = True) ->
 
 
 STEPS = (
+    _step("export", 16, f"benchmarks/export.py {LA_MUSE}"),
+    _step("export_rewrites", 5, f"benchmarks/export.py {LA_MUSE} --rewrites"),
+    _step("int8", 5, "benchmarks/int8.py --pictures DATA/photos"),
     _step(
         "cold_start",
         2,
         f"benchmarks/cold_start.py {LA_MUSE} --picture nst_deploy/export/photographs/rocket.jpg",
     ),
-    _step("export", 16, f"benchmarks/export.py {LA_MUSE}"),
-    _step("export_rewrites", 5, f"benchmarks/export.py {LA_MUSE} --rewrites"),
-    _step("int8", 5, "benchmarks/int8.py --pictures DATA/photos"),
-    _step("fp16", 30, "benchmarks/fp16.py"),
     _step("training", 4, "benchmarks/training.py --content DATA/content --style DATA/styles/la_muse.jpg"),
     _step("cpp", 3, "benchmarks/cpp.py"),
+    _step("fp16", 30, "benchmarks/fp16.py"),
     _step(
         "quality",
         140,

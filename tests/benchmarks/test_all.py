@@ -67,7 +67,7 @@ def test_only_what_is_named_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(sys, "argv", ["all.py", "nonsense"])
     with pytest.raises(SystemExit):
         driver.main()
-    assert "no step is called nonsense; known are cold_start, export" in capsys.readouterr().err
+    assert "no step is called nonsense; known are export, export_rewrites, " in capsys.readouterr().err
 
 
 def test_it_waits_until_the_machine_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
