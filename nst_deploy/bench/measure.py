@@ -105,20 +105,21 @@ def measure(
     """
     rows: list[Row] = []
     absences: list[Absence] = []
-    count = len(ways.ways)
     for height, width in sizes:
-        on_cpu = sum(not way.on_gpu for way in ways.ways)  # GPUs have memory of their own, which they watch over
-        need = height * width * contract.working_bytes_per_pixel * on_cpu
-        free = free_memory()
+        on_cpu = [way for way in ways.ways if not way.on_gpu]  # GPUs have memory of their own, which they watch over
+        need = height * width * contract.working_bytes_per_pixel * len(on_cpu)
+        free, here = free_memory(), ways
         if free is not None and need > free:
             reason = f"all of them together need about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
-            absences += [Absence(way, height, width, reason) for way in ways.ways]
-            advance(count_runs(1, count, runs), "")
+            absences += [Absence(way, height, width, reason) for way in on_cpu]
+            advance(count_runs(1, len(on_cpu), runs), "")
+            here = dataclasses.replace(ways, ways=tuple(way for way in ways.ways if way.on_gpu))
+        if not here.ways:
             continue
         with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
             picture = np.asarray(photo.resize((width, height), Image.Resampling.LANCZOS))[None]
             np.save(Path(folder) / "picture.npy", picture)
-            found, missing = _Size(ways, (height, width), Path(folder), threads, advance).measure(runs)
+            found, missing = _Size(here, (height, width), Path(folder), threads, advance).measure(runs)
         rows += found
         absences += missing
     return Measurement(tuple(rows), _merged(absences, len(sizes)))

@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nst_deploy.bench import measure as measure_module
 from nst_deploy.bench import ways as module
+from nst_deploy.bench.measure import count_runs, measure
 from nst_deploy.bench.ways import Way, find_ways
 from nst_deploy.bench.worker_process import WorkerFailedError
 from nst_deploy.runtime.backend import VARIANTS, read_contract
@@ -99,14 +101,18 @@ def test_graphs_of_onnx_engines_are_for_one_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("with_gpu")
-def test_on_a_gpu_one_after_the_other_and_pixels_against_float32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU's workers run the same engine on the CPU here, but for one that fails."""
-    from PIL import Image
+@pytest.mark.parametrize("free", [2**40, 1])
+def test_on_a_gpu_one_after_the_other_and_pixels_against_float32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    """The GPU's workers run the float32 engine on the CPU here, but for those that fail.
 
-    from nst_deploy.bench.measure import measure
-
+    Without memory for the CPU's they run alone, and are compared with the float32 engine on the GPU.
+    """
+    monkeypatch.setattr(measure_module, "free_memory", lambda: free)
     engine = folder / "negative.onnx"
     opened: list[str] = []
+    done: list[int] = []
     alive: set[str] = set()
     worker = measure_module.Worker
 
@@ -138,10 +144,14 @@ def test_on_a_gpu_one_after_the_other_and_pixels_against_float32(folder: Path, m
         [(12, 16)],
         runs=1,
         threads=1,
-        advance=lambda *_: None,
+        advance=lambda runs, _: done.append(runs),
     )
-    assert len(opened) == len(ways.ways)
-    assert {absence.way.engine.name for absence in measurement.absences} == {"negative.rtx.plan"}
-    assert len(measurement.rows) == len(ways.ways) - 2
+    begun = [way for way in ways.ways if way.on_gpu or free > 1]
+    assert len(opened) == len(begun)
+    failed = {absence.way for absence in measurement.absences}
+    assert failed == {way for way in ways.ways if "rtx" in way.engine.name or way not in begun}
+    assert {row.way for row in measurement.rows} == set(begun) - failed
     assert all(row.parity is not None and row.parity.psnr_db is None for row in measurement.rows)
-    assert [row.way for row in measurement.rows if row.is_reference] == [ways.reference[0]]
+    reference = Way(engine, "fp32", "cpu" if free > 1 else "cuda")
+    assert [row.way for row in measurement.rows if row.is_reference] == [reference]
+    assert sum(done) == count_runs(1, len(ways.ways), 1)
