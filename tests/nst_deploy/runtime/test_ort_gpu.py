@@ -110,9 +110,10 @@ def test_threads_share_one(engine: Path) -> None:
     assert len(backend._idle) <= IDLE_KEPT
 
 
+@pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("shape", [(2, 9, 17), (9, 17)])
-def test_arrays_by_their_address(engine: Path, shape: tuple[int, ...]) -> None:
-    backend = OnCpu(engine)
+def test_arrays_by_their_address(engine: Path, shape: tuple[int, ...], cuda_graph: bool) -> None:
+    backend = OnCpu(engine, cuda_graph=cuda_graph)
     pixels, target = random_batch(*shape), np.zeros((*shape, 3), np.uint8)
     out = as_device_array(target)
     assert backend.run_device(as_device_array(pixels), out=out) is out
@@ -123,6 +124,27 @@ def test_arrays_by_their_address(engine: Path, shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(view.reshape(made.shape), negative(pixels))
     with pytest.raises(NotADeviceArrayError, match="out "):
         backend.run_device(as_device_array(pixels), out=as_device_array(np.zeros((8, 8, 3), np.uint8)))
+
+
+def test_a_graph_reads_and_writes_its_own_pictures(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = OnCpu(engine, cuda_graph=True)
+    runs: list[tuple[str, int]] = []
+    original = backend._session.run_with_iobinding
+
+    def run(binding: Any, options: Any) -> None:
+        runs.append((options.get_run_config_entry("gpu_graph_id"), id(binding)))
+        original(binding, options)
+
+    monkeypatch.setattr(backend._session, "run_with_iobinding", run)
+    for seed in range(3):
+        pixels = random_batch(2, 9, 17, seed=seed)
+        out = np.zeros_like(pixels)
+        backend.run_device(as_device_array(pixels), out=as_device_array(out))
+        np.testing.assert_array_equal(out, negative(pixels))
+        np.testing.assert_array_equal(backend.run(pixels), negative(pixels))
+    assert len(set(runs)) == 1
+    backend.run_device(as_device_array(random_batch(1, 9, 17)))
+    assert [graph for graph, _ in runs] == ["0"] * 6 + ["1"]
 
 
 def test_arrays_wait_for_the_callers_stream(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def test_rtx_makes_its_own_graphs(tmp_path: Path, gpu: Simulator, monkeypatch: p
     library = install_library(monkeypatch, gpu, "rtx")
     for cuda_graph in (False, True):
         PlanBackend(write_plan(tmp_path / "a.rtx.plan", "rtx"), cuda_graph=cuda_graph).run(random_batch(1, 8, 8))
-    assert [strategy.name for strategy in library.strategies] == ["DISABLED", "WHOLE_GRAPH_CAPTURE"]  # type: ignore[attr-defined]
+    assert library.strategies == [("DISABLED", "LAZY"), ("WHOLE_GRAPH_CAPTURE", "EAGER")]
     assert gpu.calls["cudaStreamBeginCapture"] == 0
 
 
