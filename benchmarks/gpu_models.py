@@ -1,12 +1,14 @@
 """The models that benchmarks/gpu.py runs, as files. What cannot be made leaves ``FILE.missing``, which says why."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 import torch
 from export_models import plain_model
+from gpu_lanes import plan_name
 from graph_cost import LayerCost, count
 
 from nst_common.errors import UserError
@@ -23,6 +25,7 @@ from nst_deploy.runtime.trt import load_library
 from nst_train.checkpoints import load_checkpoint
 
 Size = tuple[int, int]
+COSTS = "costs.json"
 CONTRACT = ModelContract("benchmark", "fp16", "", "0", 1)
 
 
@@ -45,14 +48,36 @@ def save_graphs(ckpt: Path, folder: Path, sizes: Sequence[Size]) -> dict[Size, l
     return costs
 
 
+def write_costs(folder: Path, costs: dict[Size, list[LayerCost]]) -> None:
+    content = {
+        "{}x{}".format(*size): [dataclasses.astuple(layer) for layer in layers] for size, layers in costs.items()
+    }
+    (folder / COSTS).write_text(json.dumps(content))
+
+
+def read_costs(folder: Path) -> dict[Size, list[LayerCost]]:
+    """Inverse of ``write_costs``; empty where it was not called."""
+    if not (folder / COSTS).exists():
+        return {}
+    content = json.loads((folder / COSTS).read_text())
+    return {_size(size): [LayerCost(*layer) for layer in layers] for size, layers in content.items()}
+
+
+def _size(text: str) -> Size:
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
 def save_plans(folder: Path, max_batch: int) -> None:
-    """Builds plans of both graphs with every library that is installed: for single pictures, and for many at once."""
+    """Builds plans of both graphs with every library that is installed, for single pictures and for many at once; those
+    that are there already stay."""
     for flavor in FLAVORS:
         for graph in ("naive", "nst"):
-            for batch, many in ((1, ""), (max_batch, ".many")):
-                name = f"{graph}{many}" + (".rtx.plan" if flavor == "rtx" else ".plan")
+            for batch in dict.fromkeys((1, max_batch)):
+                path = folder / plan_name(graph, flavor, batch)
                 model = folder / f"{graph}.fp16.onnx"
-                _or_why_not(folder / name, lambda path, m=model, f=flavor, b=batch: _save_plan(m, path, f, b))  # type: ignore[misc]
+                if not path.exists():
+                    _or_why_not(path, lambda path, m=model, f=flavor, b=batch: _save_plan(m, path, f, b))  # type: ignore[misc]
 
 
 def _save_plan(model: Path, path: Path, flavor: Flavor, max_batch: int) -> None:
@@ -65,6 +90,7 @@ def _save_plan(model: Path, path: Path, flavor: Flavor, max_batch: int) -> None:
 
 
 def _or_why_not(path: Path, save: Callable[[Path], None]) -> None:
+    path.with_name(path.name + ".missing").unlink(missing_ok=True)
     try:
         save(path)
     except UserError as error:
