@@ -20,16 +20,25 @@ from nst_deploy.errors import (
     NoCudaGraphError,
     NotADeviceArrayError,
     OutOfDeviceMemoryError,
+    ProviderUnavailableError,
 )
 from nst_deploy.runtime.device_array import DeviceArray, DeviceView, stream_handle, view_device_array
 from nst_deploy.runtime.device_memory import CudaDriver, open_driver
 from nst_deploy.runtime.gpu_probe import why_no_gpu
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.ort import ERRORS_ONLY, check_tensors
-from nst_deploy.runtime.ort_providers import Provider, load_onnxruntime, profile_of, provider_list
+from nst_deploy.runtime.ort_providers import (
+    CUDA_PACKAGES,
+    NAMES,
+    Provider,
+    load_onnxruntime,
+    profile_of,
+    provider_list,
+)
 from nst_deploy.runtime.plan_checks import find_profile
 
 GRAPH_ID = "gpu_graph_id"  # a run's option: which captured graph it is; -1 for none
+NO_CUDNN = "cuDNN is"  # how all of ONNX Runtime's complaints begin: "not available", "unavailable for …"
 IDLE_KEPT = 4  # bindings that wait for their next run; one for each thread is what is used
 
 Where = Literal["cuda", "cpu"]  # of the bound pictures; the CPU's serves to try the same code without a GPU
@@ -87,8 +96,8 @@ class OrtGpuBackend:
             # Without the fallback of the Python package, which would start again on the CPU and print that it does.
             self._session: Any = ort.InferenceSession(str(engine), options, providers=providers, enable_fallback=0)
         except Exception as error:
-            if _is_memory(error):
-                raise _out_of_memory() from error
+            if (known := _known_cause(error)) is not None:
+                raise known from error
             raise EngineUnreadableError(engine, str(error).strip().split("\n")[0]) from error
         wanted = providers[0][0]
         if self._session.get_providers()[0] != wanted:
@@ -260,9 +269,16 @@ class OrtGpuBackend:
                 driver.destroy_stream(stream)
 
     def _failure(self, error: Exception) -> Exception:
-        if _is_memory(error):
-            return _out_of_memory()
-        return BackendFailedError(self.name, str(error).strip().split("\n")[0])
+        return _known_cause(error) or BackendFailedError(self.name, str(error).strip().split("\n")[0])
+
+
+def _known_cause(error: Exception) -> Exception | None:
+    """What ONNX Runtime says in prose alone, and what is no fault of the engine."""
+    if _is_memory(error):
+        return _out_of_memory()
+    if NO_CUDNN in str(error):  # which it loads by itself, and only when an operator needs it
+        return ProviderUnavailableError(NAMES["cuda"], "cuDNN is not found", f"Install what it needs: {CUDA_PACKAGES}")
+    return None
 
 
 def _is_memory(error: Exception) -> bool:

@@ -25,6 +25,7 @@ Provider = Literal["cuda", "tensorrt"]
 NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 REINSTALL = "Install the one for GPUs in its place: pip uninstall -y onnxruntime && pip install 'nst[gpu]'"
+CUDA_PACKAGES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # an environment variable of NVIDIA's libraries; 0 is never
 
 
@@ -50,9 +51,7 @@ def load_onnxruntime(provider: Provider) -> Any:
     if reason is not None:
         if both_wheels():
             raise PackagesCollideError
-        remedy = (
-            "pip install 'nst[tensorrt]'" if provider == "tensorrt" else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        )
+        remedy = "pip install 'nst[tensorrt]'" if provider == "tensorrt" else CUDA_PACKAGES
         raise ProviderUnavailableError(NAMES[provider], reason, f"Install what it needs: {remedy}")
     return ort
 

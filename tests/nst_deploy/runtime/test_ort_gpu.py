@@ -182,7 +182,11 @@ def test_arrays_wait_for_the_callers_stream(engine: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("message", "expected"),
-    [("CUDA failure 2: out of memory", OutOfDeviceMemoryError), ("something else\nat line 3", BackendFailedError)],
+    [
+        ("CUDA failure 2: out of memory", OutOfDeviceMemoryError),
+        ("Conv: cuDNN is not available. Install cuDNN, update the system library", ProviderUnavailableError),
+        ("something else\nat line 3", BackendFailedError),
+    ],
 )
 def test_a_run_that_fails_is_one_line(engine: Path, message: str, expected: type[UserError]) -> None:
     backend = OnCpu(engine)
