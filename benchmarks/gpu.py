@@ -248,7 +248,7 @@ def prepare(ckpt: Path, folder: Path, sizes: Sequence[Size]) -> None:
 
 def models(arguments: argparse.Namespace, work: Path) -> tuple[Path, dict[Size, Any]]:
     """The folder with every model, and what nst's graph costs at least at each size."""
-    from gpu_models import read_costs, save_graphs, save_plans
+    from gpu_models import read_costs, save_graphs, save_plans, save_weights
 
     if arguments.models is None:
         folder, costs = work, save_graphs(arguments.ckpt, work, arguments.sizes)
@@ -259,6 +259,7 @@ def models(arguments: argparse.Namespace, work: Path) -> tuple[Path, dict[Size, 
             sys.exit(
                 f"benchmarks/gpu.py: error: {folder} was not prepared for {missing}. Run --prepare with these sizes"
             )
+    save_weights(arguments.ckpt, folder)
     save_plans(folder, arguments.batches[-1])
     return folder, costs
 

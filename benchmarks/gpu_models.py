@@ -30,10 +30,8 @@ CONTRACT = ModelContract("benchmark", "fp16", "", "0", 1)
 
 
 def save_graphs(ckpt: Path, folder: Path, sizes: Sequence[Size]) -> dict[Size, list[LayerCost]]:
-    """Writes PyTorch's weights and the ONNX graphs; returns what ours costs at least, by size."""
+    """Writes the ONNX graphs; returns what ours costs at least, by size."""
     checkpoint = load_checkpoint(ckpt)
-    config = dataclasses.asdict(checkpoint.config)
-    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
     naive = plain_model(checkpoint.build().half(), torch.float16)
     set_contract(naive, CONTRACT)
     save_onnx(naive, folder / "naive.fp16.onnx")
@@ -46,6 +44,13 @@ def save_graphs(ckpt: Path, folder: Path, sizes: Sequence[Size]) -> dict[Size, l
         save_onnx(static, folder / f"nst.fp16.{size[0]}x{size[1]}.onnx")
         costs[size] = count(static)
     return costs
+
+
+def save_weights(ckpt: Path, folder: Path) -> None:
+    """Writes the net for PyTorch."""
+    checkpoint = load_checkpoint(ckpt)
+    config = dataclasses.asdict(checkpoint.config)
+    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
 
 
 def write_costs(folder: Path, costs: dict[Size, list[LayerCost]]) -> None:
