@@ -295,8 +295,14 @@ def test_what_the_provider_needs_is_missing(
 ) -> None:
     gpu_wheel(monkeypatch, tmp_path)
     installed(monkeypatch, "onnxruntime-gpu")
-    with pytest.raises(ProviderUnavailableError, match=r"cannot open shared object.*onnxruntime-gpu\[cuda,cudnn\]"):
+    with pytest.raises(ProviderUnavailableError, match=r"No such file.*onnxruntime-gpu\[cuda,cudnn\]"):
         open_backend(engine, "cuda")
+    asked: list[Path] = []
+    needed = ("libm.so.6", "libcuda.so.1", "libcublas.so.99")
+    monkeypatch.setattr(ort_providers, "needed_libraries", lambda library: asked.append(library) or needed)
+    with pytest.raises(ProviderUnavailableError, match=r"libcublas\.so\.99: cannot open shared object"):
+        open_backend(engine, "cuda")
+    assert asked == [tmp_path / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so"]
     monkeypatch.setattr(ort_providers, "_why_not_loaded", lambda *_: "libnvinfer.so.10: cannot open shared object file")
     with pytest.raises(ProviderUnavailableError, match=r"libnvinfer.*pip install 'nst\[tensorrt\]'"):
         open_backend(engine, "tensorrt")
