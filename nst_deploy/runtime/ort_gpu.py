@@ -1,6 +1,7 @@
 """ONNX Runtime on NVIDIA GPUs: its CUDA and TensorRT execution providers, pictures bound in the GPU's memory."""
 
 import ctypes
+import re
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -98,10 +99,12 @@ class OrtGpuBackend:
         except Exception as error:
             if (known := _known_cause(error)) is not None:
                 raise known from error
-            raise EngineUnreadableError(engine, str(error).strip().split("\n")[0]) from error
+            raise EngineUnreadableError(engine, _said(error)) from error
         wanted = providers[0][0]
         if self._session.get_providers()[0] != wanted:
-            raise EngineUnreadableError(engine, f"ONNX Runtime left {wanted} out")
+            raise ProviderUnavailableError(
+                wanted, "ONNX Runtime left it out, and printed why", f"Install what it needs: {CUDA_PACKAGES}"
+            )
         check_tensors(engine, self._session)
         self._lock = threading.Lock()
         self._graph_lock = threading.Lock()  # a captured graph is one for all threads
@@ -269,7 +272,7 @@ class OrtGpuBackend:
                 driver.destroy_stream(stream)
 
     def _failure(self, error: Exception) -> Exception:
-        return _known_cause(error) or BackendFailedError(self.name, str(error).strip().split("\n")[0])
+        return _known_cause(error) or BackendFailedError(self.name, _said(error))
 
 
 def _known_cause(error: Exception) -> Exception | None:
@@ -279,6 +282,13 @@ def _known_cause(error: Exception) -> Exception | None:
     if NO_CUDNN in str(error):  # which it loads by itself, and only when an operator needs it
         return ProviderUnavailableError(NAMES["cuda"], "cuDNN is not found", f"Install what it needs: {CUDA_PACKAGES}")
     return None
+
+
+def _said(error: Exception) -> str:
+    """One line: what CUDA says, without the names of ONNX Runtime's functions in front; or its first line."""
+    text = str(error).strip()
+    failure = re.search(r"CU\w+ failure -?\d+: [^;\n]*", text)
+    return failure[0].strip() if failure else text.split("\n")[0]
 
 
 def _is_memory(error: Exception) -> bool:

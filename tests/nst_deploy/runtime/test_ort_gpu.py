@@ -34,6 +34,7 @@ from nst_deploy.runtime.ort_gpu import IDLE_KEPT, OrtGpuBackend
 from nst_deploy.runtime.ort_providers import provider_list
 from tests.engines import CONTRACT, negative, write_engine
 
+CALL = "/src/cuda_call.cc:154 std::conditional_t<THRW, void> onnxruntime::CudaCall(ERRTYPE, const char*) "
 PROFILE = Profile((1, 8, 8), (1, 16, 16), (2, 64, 64))
 
 
@@ -186,6 +187,7 @@ def test_arrays_wait_for_the_callers_stream(engine: Path, monkeypatch: pytest.Mo
         ("CUDA failure 2: out of memory", OutOfDeviceMemoryError),
         ("Conv: cuDNN is not available. Install cuDNN, update the system library", ProviderUnavailableError),
         ("something else\nat line 3", BackendFailedError),
+        (f"{CALL}CUDA failure 700: an illegal memory access ; GPU=0 ; expr=cudaMemcpy\n\n", BackendFailedError),
     ],
 )
 def test_a_run_that_fails_is_one_line(engine: Path, message: str, expected: type[UserError]) -> None:
@@ -202,6 +204,15 @@ def test_a_run_that_fails_is_one_line(engine: Path, message: str, expected: type
         with pytest.raises(expected) as caught:
             run()
         assert "\n" not in str(caught.value)
+        assert "std::" not in str(caught.value)
+
+
+def test_a_provider_that_is_left_out(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["Another"])
+    with pytest.raises(
+        ProviderUnavailableError, match=r"CPUExecutionProvider cannot be used: ONNX Runtime left it out"
+    ):
+        OnCpu(engine)
 
 
 def test_a_damaged_model(engine: Path) -> None:
