@@ -51,7 +51,7 @@ PHOTO = ROOT / "nst_deploy" / "export" / "photographs" / "rocket.jpg"
 DEFAULT_SIZES = ((512, 512), (680, 1024), (1080, 1920), (2160, 3840))
 BATCHES = (1, 2, 4, 8)
 ROUNDS = 5  # turns of each row at one size
-PATIENCE = 300.0  # s for one answer of a row; torch.compile has its own
+PATIENCE = 300.0  # s for one answer of a row
 REFERENCE = LANES[0]
 TIME_OVER = "the time was over"
 Size = tuple[int, int]  # H, W in px
@@ -75,7 +75,8 @@ def main() -> None:
     if why_not is not None:
         sys.exit(f"benchmarks/gpu.py: error: it needs an NVIDIA GPU: {why_not}")
     signal.signal(signal.SIGTERM, _stop)
-    settings = Settings(arguments.runs, arguments.batches, Budget(60 * arguments.minutes), arguments.compile_patience)
+    budget = Budget(60 * arguments.minutes)
+    settings = Settings(arguments.runs, arguments.batches, budget, arguments.patience, arguments.compile_patience)
     lanes = gpu_lanes.only(LANES, arguments.only, arguments.skip)
     result: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "machine": describe(), "sizes": {}}
     with tempfile.TemporaryDirectory(dir=arguments.work) as work, _workers(lanes, arguments.compile_mode) as workers:
@@ -117,12 +118,14 @@ class Settings:
     Attributes:
         runs: timed ones of each row and batch.
         batches: pictures at once.
-        compile_patience: s for torch.compile to get ready at one size.
+        patience: s for one answer of a row.
+        compile_patience: the same for torch.compile, to get ready at one size.
     """
 
     runs: int = 100
     batches: tuple[int, ...] = BATCHES
     budget: Budget = dataclasses.field(default_factory=lambda: Budget(0))
+    patience: float = PATIENCE
     compile_patience: float = 1800.0
 
 
@@ -206,8 +209,9 @@ class Benchmark:
         row["best_ms"] = timed[str(row["best_batch"])]
 
     def _ask(self, lane: GpuLane, method: str, *details: object) -> Answer:
-        most = self._settings.compile_patience if lane.late and method == "prepare" else PATIENCE
-        patience = self._settings.budget.left(most)
+        settings = self._settings
+        most = settings.compile_patience if lane.late and method == "prepare" else settings.patience
+        patience = settings.budget.left(most)
         if patience <= 0:
             return {"not_run": TIME_OVER}
         return self._workers[lane].ask(method, *details, patience=patience)
@@ -377,6 +381,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--skip", nargs="+", default=(), metavar="WORD", help="no rows whose name holds one of these")
     parser.add_argument("--minutes", type=float, default=0, help="begin nothing new after these (default: no limit)")
     parser.add_argument("--compile-mode", default="max-autotune", help="of torch.compile (default: %(default)s)")
+    parser.add_argument("--patience", type=float, default=PATIENCE, metavar="S", help="for one answer of a row")
     parser.add_argument(
         "--compile-patience", type=float, default=1800, metavar="S", help="for torch.compile at one size"
     )

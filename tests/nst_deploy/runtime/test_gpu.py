@@ -1,5 +1,6 @@
 """Plans and ONNX engines on a real GPU, and what a machine without one says of a real plan."""
 
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.engines import write_engine
 torch = pytest.importorskip("torch")
 SIZES = ((64, 96), (61, 97), (256, 256))
 STATIC = (64, 96)
+ENGINES = "NST_TEST_ENGINES"  # an environment variable: a folder, where exporting anew would take too long
 FLAVORS: tuple[Flavor, ...] = ("tensorrt", "rtx")
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -59,31 +61,34 @@ def test_a_real_plan_where_no_gpu_is(tmp_path: Path) -> None:
 # --- with one --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the published wave, exported in both precisions."""
+def exported(data: Path, fresh: Path, static: tuple[int, int] | None = None) -> Path:
+    """A folder with the published wave in both precisions: that of an earlier run, where ENGINES says where."""
     from nst_deploy.export.exporter import export
 
-    folder = tmp_path_factory.mktemp("wave")
-    checkpoint = shared_data / "lengstrom/wave.npz"
-    export(checkpoint, folder, formats=["onnx"], precisions=["fp32", "fp16"], verify=False)
+    kept = os.environ.get(ENGINES)
+    folder = Path(kept) / ("any" if static is None else "{}x{}".format(*static)) if kept else fresh
+    if not (folder / "wave.fp16.onnx").exists():
+        checkpoint = data / "lengstrom/wave.npz"
+        export(checkpoint, folder, formats=["onnx"], precisions=["fp32", "fp16"], static_size=static, verify=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(shared_data, tmp_path_factory.mktemp("wave"))
 
 
 @pytest.fixture(scope="module")
 def static_engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for one size, STATIC."""
-    from nst_deploy.export.exporter import export
-
-    folder, checkpoint = tmp_path_factory.mktemp("static"), shared_data / "lengstrom/wave.npz"
-    export(checkpoint, folder, formats=["onnx"], precisions=["fp32", "fp16"], static_size=STATIC, verify=False)
-    return folder
+    return exported(shared_data, tmp_path_factory.mktemp("static"), STATIC)
 
 
 @pytest.fixture(scope="module", params=FLAVORS)
-def plan(request: pytest.FixtureRequest, engines: Path) -> Path:
+def plan(request: pytest.FixtureRequest, engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = {"compute_capabilities": ("current",)} if request.param == "rtx" else {}
-    return build(engines / "wave.fp16.onnx", engines, request.param, max_batch=2, **options)
+    folder = tmp_path_factory.mktemp(request.param)
+    return build(engines / "wave.fp16.onnx", folder, request.param, max_batch=2, **options)
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
