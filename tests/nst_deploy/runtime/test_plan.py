@@ -242,3 +242,22 @@ def test_a_stripped_plan_takes_its_weights_from_the_engine_beside_it(
         PlanBackend(plan)
     gc.collect()
     assert gpu.alive() == NOTHING
+
+
+def test_who_waits_for_the_whole_gpu_waits_for_a_capture_first(gpu: Simulator) -> None:
+    """CUDA refuses it while another thread captures."""
+    from nst_deploy.runtime.cuda_bindings import BindingsDriver
+
+    driver = BindingsDriver()
+    stream = driver.new_stream()
+    waiting = threading.Thread(target=driver.synchronize, args=(None,))
+    seen: list[int] = []
+
+    def enqueue() -> None:
+        waiting.start()
+        waiting.join(0.2)
+        seen.append(gpu.calls["cudaDeviceSynchronize"])
+
+    driver.capture(stream, enqueue)
+    waiting.join(5)
+    assert [*seen, gpu.calls["cudaDeviceSynchronize"]] == [0, 1]
