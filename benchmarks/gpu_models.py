@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from export_models import plain_model
-from gpu_lanes import plan_name
+from gpu_lanes import plan_name, reason, why_missing
 from graph_cost import LayerCost, count
 
 from nst_common.errors import UserError
@@ -73,16 +74,27 @@ def _size(text: str) -> Size:
     return height, width
 
 
-def save_plans(folder: Path, max_batch: int) -> None:
+def save_plans(folder: Path, max_batch: int) -> dict[str, Any]:
     """Builds plans of both graphs with every library that is installed, for single pictures and for many at once; those
     that are there already stay."""
+    for path, graph, flavor, batch in _plans(folder, max_batch):
+        if not path.exists():
+            model = folder / f"{graph}.fp16.onnx"
+            _or_why_not(path, lambda path, m=model, f=flavor, b=batch: _save_plan(m, path, f, b))  # type: ignore[misc]
+    return {}
+
+
+def missing_plans(folder: Path, max_batch: int) -> list[Path]:
+    """Those that are not there, and do not say why."""
+    paths = [path for path, *_ in _plans(folder, max_batch)]
+    return [path for path in paths if not path.exists() and why_missing(path) is None]
+
+
+def _plans(folder: Path, max_batch: int) -> Iterator[tuple[Path, str, Flavor, int]]:
     for flavor in FLAVORS:
         for graph in ("naive", "nst"):
             for batch in dict.fromkeys((1, max_batch)):
-                path = folder / plan_name(graph, flavor, batch)
-                model = folder / f"{graph}.fp16.onnx"
-                if not path.exists():
-                    _or_why_not(path, lambda path, m=model, f=flavor, b=batch: _save_plan(m, path, f, b))  # type: ignore[misc]
+                yield folder / plan_name(graph, flavor, batch), graph, flavor, batch
 
 
 def _save_plan(model: Path, path: Path, flavor: Flavor, max_batch: int) -> None:
@@ -100,3 +112,5 @@ def _or_why_not(path: Path, save: Callable[[Path], None]) -> None:
         save(path)
     except UserError as error:
         path.with_name(path.name + ".missing").write_text(str(error))
+    except Exception as error:  # noqa: BLE001  (whatever a library raises stops no other row)
+        path.with_name(path.name + ".missing").write_text(reason(error))

@@ -251,6 +251,21 @@ def test_what_was_prepared_is_used(gpu: ModuleType, tmp_path: Path) -> None:
     assert read_costs(tmp_path / "nowhere") == {}
 
 
+def test_a_plan_that_cannot_be_built_says_why(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_models
+
+    def save(model: Path, path: Path, flavor: str, batch: int) -> None:
+        if flavor == "tensorrt":
+            raise ValueError("no kernel image\nsecond line")
+        if batch == 1:
+            path.touch()
+
+    monkeypatch.setattr(gpu_models, "_save_plan", save)
+    assert gpu_models.save_plans(tmp_path, 4) == {}
+    assert (tmp_path / "nst.4.plan.missing").read_text() == "ValueError: no kernel image"
+    assert [path.name for path in gpu_models.missing_plans(tmp_path, 4)] == ["naive.4.rtx.plan", "nst.4.rtx.plan"]
+
+
 # --- the report ------------------------------------------------------------------------------------------------------
 
 
