@@ -2,9 +2,9 @@
 
     python engines/train.py --content photographs/ --paintings paintings/ --out trained/ [NAME …] [-- OPTION …]
 
-Paintings are looked for as NAME.jpg (``starry_night_half`` is painted like ``starry_night``). What follows ``--`` goes to
-``nst-train fit`` as it is: ``-- --vgg-weights FILE --resume``. Names are all recipes beside this file without any given.
-A training that fails ends the rest. ``engines/ship.py`` makes bundled styles of the results.
+Paintings are looked for as NAME.jpg (``starry_night_half`` is painted like ``starry_night``). What follows ``--`` goes
+to ``nst-train fit`` as it is: ``-- --vgg-weights FILE --resume``. Without a name all recipes beside this file are
+trained. A training that fails ends the rest. ``engines/ship.py`` makes bundled styles of the results.
 """
 
 import argparse
