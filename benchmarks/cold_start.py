@@ -10,13 +10,13 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import machine
 import numpy as np
 import torch
 from PIL import Image
@@ -65,10 +65,11 @@ def measure(command: list[str], env: dict[str, str]) -> tuple[float, float]:
     return float(shown[0]), float(shown[1])
 
 
-def psnr(a: Path, b: Path) -> float:
-    """dB between two pictures."""
+def psnr(a: Path, b: Path) -> float | None:
+    """dB between two pictures; None where they are equal."""
     first, second = (np.asarray(Image.open(path)).astype(np.float64) for path in (a, b))
-    return 10 * float(np.log10(255**2 / np.square(first - second).mean()))
+    error = float(np.square(first - second).mean())
+    return 10 * float(np.log10(255**2 / error)) if error else None
 
 
 def main() -> None:
@@ -112,7 +113,7 @@ def main() -> None:
         "size": arguments.size,
         "threads": arguments.threads,
         "runs": arguments.runs,
-        "machine": {"cpu": _cpu(), "torch": torch.__version__, "python": platform.python_version()},
+        "machine": machine.describe(),
         "wall_seconds": seconds,
         "peak_mib": memory,
         "wall_ratio": seconds["nst-infer"] / seconds["PyTorch eager"],
@@ -123,15 +124,8 @@ def main() -> None:
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     for name in commands:
         print(f"{name:14} {seconds[name]:6.2f} s {memory[name]:7.0f} MiB")
-    print(f"{'ratio':14} {result['wall_ratio']:6.2f}   {result['memory_ratio']:7.2f}      {same:.1f} dB between them")
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor()
-    lines = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{lines[0]}, {len(lines)} logical cores"
+    print(f"{'ratio':14} {result['wall_ratio']:6.2f}   {result['memory_ratio']:7.2f}")
+    print(f"PSNR between the two: {'equal' if same is None else f'{same:.1f} dB'}")
 
 
 if __name__ == "__main__":

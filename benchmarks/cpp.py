@@ -135,7 +135,7 @@ def main() -> None:
     try:
         overhead, stream = build(work)
         result = {
-            "command": f"python benchmarks/cpp.py --rounds {arguments.rounds} --frames {arguments.frames}",
+            "command": " ".join(["python", *sys.argv]),
             "engine": arguments.engine.stem,
             "size": list(arguments.size),
             "machine": describe(),

@@ -12,9 +12,12 @@ from torch.export import Dim
 from nst_deploy.contract import INPUT_NAME, MIN_SIZE, OUTPUT_NAME, ModelContract
 from nst_deploy.export.deployable import DeployableNet
 from nst_deploy.export.fold import REWRITES, fold
+from nst_deploy.export.int8 import fold_to_int8
 from nst_deploy.export.onnx_export import EXAMPLE_SIZE, OPSET, save_onnx, to_onnx
+from nst_deploy.export.parity import bundled_photographs
+from nst_deploy.export.quantize import quantize
 from nst_train.checkpoints import load_checkpoint
-from nst_train.transform_net import PRESETS, TransformNet
+from nst_train.transform_net import TransformNet
 
 LANES = (
     Lane("eager", "f32", "pytorch.pt"),
@@ -26,18 +29,21 @@ LANES = (
     Lane("onnxruntime", "f32", "nst.onnx"),
     Lane("openvino", "f32", "nst.onnx"),
     Lane("openvino", "bf16", "nst.onnx"),
+    Lane("openvino", "f32", "nst int8.onnx"),
     Lane("openvino", "bf16", "nst half.onnx"),
+    Lane("openvino", "f32", "nst half int8.onnx"),
 )
 
 
-def save_models(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
-    """Writes every model that LANES names; returns the one group of lanes that take turns."""
-    checkpoint = load_checkpoint(ckpt)
-    config = dataclasses.asdict(checkpoint.config)
-    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
-    _save_plain(checkpoint.build(), folder / "naive.onnx")
-    _save_ours(checkpoint.build(), folder / "nst.onnx")
-    _save_ours(TransformNet(PRESETS["half"]), folder / "nst half.onnx")
+def save_models(ckpt: Path, half_ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
+    """Writes every model that LANES names, and PyTorch's nets; returns the one group of lanes that take turns."""
+    for path, suffix in ((ckpt, ""), (half_ckpt, " half")):
+        checkpoint = load_checkpoint(path)
+        config = dataclasses.asdict(checkpoint.config)
+        torch.save({"config": config, "state": dict(checkpoint.state)}, folder / f"pytorch{suffix}.pt")
+        _save_ours(checkpoint.build(), folder / f"nst{suffix}.onnx")
+        _save_int8(checkpoint.build(), folder / f"nst{suffix} int8.onnx")
+    _save_plain(load_checkpoint(ckpt).build(), folder / "naive.onnx")
     return (LANES,)
 
 
@@ -85,3 +91,10 @@ def _save_plain(net: nn.Module, path: Path) -> None:
 def _save_ours(net: TransformNet, path: Path) -> None:
     contract = ModelContract("benchmark", "fp32", "", "0", 1)
     save_onnx(to_onnx(DeployableNet(fold(net, rounded=True)), contract), path)
+
+
+def _save_int8(net: TransformNet, path: Path) -> None:
+    folded, sites = fold_to_int8(net, bundled_photographs())
+    model = to_onnx(DeployableNet(folded), ModelContract("benchmark", "int8", "", "0", 1))
+    quantize(model, {f"net.{name}": site for name, site in sites.items()})
+    save_onnx(model, path)

@@ -10,7 +10,14 @@ from nst_deploy.bench.plot import Bar, draw_bars, save_plot
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = (512, 512)  # H, W in px
-GROUPS = {"pytorch": "PyTorch", "naive": "plain ONNX export", "nst": "nst", "nst half": "nst, half width"}
+GROUPS = {
+    "pytorch": "PyTorch",
+    "naive": "plain ONNX export",
+    "nst": "nst",
+    "nst int8": "nst, INT8",
+    "nst half": "nst, half width",
+    "nst half int8": "nst, half width, INT8",
+}
 
 
 def main() -> None:

@@ -1,14 +1,9 @@
-"""The ways to run one net on a GPU that benchmarks/gpu.py compares, each in a process of its own.
+"""The ways to run one net on a GPU that benchmarks/gpu.py compares, and what opens and times one of them."""
 
-A lane that cannot run says why, and takes no other one with it: not even where its process dies.
-"""
-
-import multiprocessing
-import statistics
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,7 +15,8 @@ Engine = Literal["eager", "compile", "onnxruntime", "tensorrt", "rtx"]
 Graph = Literal["pytorch", "naive", "nst"]
 
 WARM = 10  # runs before anything is timed
-PATIENCE = 1800  # s for one lane at one size: max-autotune and large builds take their time
+# s of further runs before that: TensorRT-RTX begins a new size with general kernels and compiles its own beside them.
+SETTLE: dict[Engine, float] = {"rtx": 3.0}
 CPU_DEVICE = "cpu"  # for trying the benchmark itself without a GPU
 
 
@@ -49,16 +45,19 @@ class GpuLane:
         if self.graph == "pytorch":
             return "pytorch.pt"
         if self.engine in ("tensorrt", "rtx"):
-            many = "" if batch == 1 else ".many"
-            return f"{self.graph}{many}" + (".rtx.plan" if self.engine == "rtx" else ".plan")
+            return plan_name(self.graph, self.engine, batch)
         static = f".{size[0]}x{size[1]}" if self.cuda_graph else ""  # ONNX Runtime captures static sizes alone
         return f"{self.graph}.{self.precision}{static}.onnx"
+
+    @property
+    def late(self) -> bool:
+        """Whether it takes so long to get ready that it comes after all others."""
+        return self.engine == "compile"
 
 
 LANES = (
     GpuLane("eager", "pytorch", "fp32"),
     GpuLane("eager", "pytorch"),
-    GpuLane("compile", "pytorch"),
     *(
         GpuLane("onnxruntime", graph, cuda_graph=captured)
         for graph, captured in (("naive", False), ("nst", False), ("nst", True))
@@ -69,7 +68,14 @@ LANES = (
         for graph in ("naive", "nst")
         for captured in (False, True)
     ),
+    GpuLane("compile", "pytorch"),
 )
+
+
+def plan_name(graph: str, flavor: str, max_batch: int) -> str:
+    """File of a plan; that for several pictures at once is tuned for so many."""
+    many = "" if max_batch == 1 else f".{max_batch}"
+    return f"{graph}{many}" + (".rtx.plan" if flavor == "rtx" else ".plan")
 
 
 class Runner(Protocol):
@@ -82,11 +88,17 @@ class Runner(Protocol):
         """From and to the host's memory."""
         ...
 
+    def close(self) -> None: ...
+
 
 class TorchRunner:
-    """PyTorch's defaults with cudnn.benchmark and channels_last."""
+    """PyTorch's defaults with cudnn.benchmark and channels_last.
 
-    def __init__(self, model: Path, lane: GpuLane, device: str) -> None:
+    Args:
+        mode: of torch.compile.
+    """
+
+    def __init__(self, model: Path, lane: GpuLane, device: str, mode: str) -> None:
         import torch
 
         from nst_deploy.export.deployable import DeployableNet
@@ -99,7 +111,9 @@ class TorchRunner:
         dtype = torch.float32 if lane.precision == "fp32" else torch.float16
         net = net.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         deployable: Any = DeployableNet(net, dtype).eval()
-        self._net = torch.compile(deployable, mode="max-autotune") if lane.engine == "compile" else deployable
+        # One size after the other, each for itself: after a second one torch.compile would go over to any size.
+        compiled = lane.engine == "compile"
+        self._net = torch.compile(deployable, mode=mode, dynamic=False) if compiled else deployable
         self._torch, self._device = torch, device
 
     def load(self, images: Pixels) -> None:
@@ -118,6 +132,9 @@ class TorchRunner:
         self.enqueue()
         return self.styled()
 
+    def close(self) -> None:
+        del self._net
+
 
 class BackendRunner:
     """nst's runtime, with a graph of ours or the naive one."""
@@ -130,29 +147,26 @@ class BackendRunner:
         self._torch = torch
         device = "cuda" if lane.engine == "onnxruntime" else "tensorrt"
         self._backend: Any = open_backend(model, device, cuda_graph=lane.cuda_graph, cache=False)
-        # ONNX Runtime replays its graph with the pictures of its own, which run() fills: see OrtGpuBackend.
-        self._through_host = lane.engine == "onnxruntime" and lane.cuda_graph
 
     def load(self, images: Pixels) -> None:
-        self._host_images = images
         self._images = self._torch.from_numpy(images).cuda()
         self._styled = self._torch.empty_like(self._images)
         self._torch.cuda.synchronize()
 
     def enqueue(self) -> None:
-        if self._through_host:
-            self._host_styled = self._backend.run(self._host_images)
-        else:
-            stream = self._torch.cuda.current_stream()
-            self._backend.run_device(self._images, stream=stream, out=self._styled)
+        stream = self._torch.cuda.current_stream()
+        self._backend.run_device(self._images, stream=stream, out=self._styled)
 
     def styled(self) -> Pixels:
-        pixels: Pixels = self._host_styled if self._through_host else self._styled.cpu().numpy()
+        pixels: Pixels = self._styled.cpu().numpy()
         return pixels
 
     def host(self, images: Pixels) -> Pixels:
         pixels: Pixels = self._backend.run(images)
         return pixels
+
+    def close(self) -> None:
+        self._backend.close()
 
 
 class Clock(Protocol):
@@ -164,6 +178,10 @@ class Clock(Protocol):
 
     def used_memory(self) -> int:
         """Bytes of the device, by all that is on it."""
+        ...
+
+    def empty(self) -> None:
+        """Gives back memory that is only kept for later."""
         ...
 
 
@@ -191,6 +209,10 @@ class CudaClock:
         free, total = self._torch.cuda.mem_get_info()
         return int(total - free)
 
+    def empty(self) -> None:
+        self._torch.cuda.synchronize()
+        self._torch.cuda.empty_cache()
+
 
 class CpuClock:
     """Wall time, for trying the benchmark itself."""
@@ -204,115 +226,110 @@ class CpuClock:
     def used_memory(self) -> int:
         return 0
 
+    def empty(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Task:
-    """What one process is for.
+    """A lane at one size.
 
     Attributes:
+        folder: where the models lie.
         size: (H, W) in px.
         batches: pictures at once; the first counts for everything but the best batch.
-        device: ``cuda``, or CPU_DEVICE.
     """
 
-    lane: GpuLane
     folder: str
     image: str  # .npy of uint8 [1, H, W, 3]
     styled: str  # .npy to be written, the same
     size: tuple[int, int]
     batches: tuple[int, ...]
-    runs: int
-    device: str = "cuda"
 
 
-def measure_apart(task: Task) -> dict[str, Any]:
-    """``measure`` in a process of its own; the reason under ``not_run`` where that fails, however it fails."""
-    return run_apart(measure, task)
+class Bench:
+    """One lane in the process that measures it.
 
+    Args:
+        device: ``cuda``, or CPU_DEVICE.
+        mode: of torch.compile.
+    """
 
-def run_apart(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
-    """What ``work`` returns in a process of its own, or why it did not, under ``not_run``."""
-    context = multiprocessing.get_context("spawn")
-    near, far = context.Pipe()
-    process = context.Process(target=_serve, args=(far, work, arguments), daemon=True)
-    process.start()
-    far.close()
-    try:
-        row: dict[str, Any] = near.recv() if near.poll(PATIENCE) else {"not_run": f"no answer in {PATIENCE} s"}
-    except EOFError:
-        process.join(10)
-        row = {"not_run": f"its process ended with code {process.exitcode}"}
-    finally:
-        process.kill()
-        process.join()
-    return row
+    def __init__(self, lane: GpuLane, device: str = "cuda", mode: str = "max-autotune") -> None:
+        self._lane, self._device, self._mode = lane, device, mode
+        self._clock: Clock = CpuClock() if device == CPU_DEVICE else CudaClock()
+        self._runner: Runner | None = None
 
+    def prepare(self, task: Task) -> dict[str, Any]:
+        """Opens the lane, warms it up, writes its picture; bytes of the device that it takes, s that it took."""
+        started, before = time.perf_counter(), self._clock.used_memory()
+        self._task, self._image = task, np.load(task.image)
+        self._runner = self._open(task.batches[0])
+        self._images = np.repeat(self._image, task.batches[0], 0)
+        self._warm(self._runner, self._images)
+        np.save(task.styled, self._runner.styled()[:1])
+        taken = self._clock.used_memory() - before
+        return {"device_bytes": taken, "ready_s": time.perf_counter() - started}
 
-def _serve(pipe: Connection, work: Callable[..., dict[str, Any]], arguments: tuple[object, ...]) -> None:
-    try:
-        pipe.send(work(*arguments))
-    except Exception as error:  # noqa: BLE001  (whatever a runtime raises is why this was not run)
-        pipe.send({"not_run": f"{type(error).__name__}: {error}".split("\n")[0]})
+    def time(self, runs: int) -> dict[str, list[float]]:
+        """s for all pictures of the first batch: on the device, of the call, and with both copies."""
+        assert self._runner is not None
+        runner, images = self._runner, self._images
+        timed = [self._clock.seconds(runner.enqueue) for _ in range(runs)]
+        copied = [self._clock.seconds(lambda: _ignore(runner.host(images)))[0] for _ in range(runs)]
+        return {"device": [a for a, _ in timed], "called": [b for _, b in timed], "copied": copied}
 
-
-def measure(task: Task) -> dict[str, Any]:
-    """One lane at one size; times in ms for each picture, memory in bytes."""
-    clock: Clock = CpuClock() if task.device == CPU_DEVICE else CudaClock()
-    image: Pixels = np.load(task.image)
-    before = clock.used_memory()
-    runner = open_lane(task, task.batches[0])
-    row = _time_batch(runner, clock, np.repeat(image, task.batches[0], 0), task.runs)
-    np.save(task.styled, runner.styled()[:1])
-    row["device_bytes"] = clock.used_memory() - before
-    row["batches"] = {str(task.batches[0]): row["ms"], **_other_batches(task, clock, image)}
-    timed = {batch: ms for batch, ms in row["batches"].items() if isinstance(ms, float)}
-    row["best_batch"] = int(min(timed, key=lambda batch: timed[batch]))
-    row["best_ms"] = timed[str(row["best_batch"])]
-    return row
-
-
-def _other_batches(task: Task, clock: Clock, image: Pixels) -> dict[str, float | str]:
-    """ms for each picture by their number at once; why not, where that many do not run."""
-    found: dict[str, float | str] = {}
-    if len(task.batches) > 1:
+    def many(self, runs: int) -> dict[str, Any]:
+        """Median s for each picture by their number at once; why not, where that many do not run."""
+        found: dict[str, float | str] = {}
         try:
-            runner = open_lane(task, task.batches[-1])
-            for batch in task.batches[1:]:
-                found[str(batch)] = _time_batch(runner, clock, np.repeat(image, batch, 0), task.runs)["ms"]
+            self.release()  # both together might not fit
+            runner = self._runner = self._open(self._task.batches[-1])
+            for batch in self._task.batches[1:]:
+                self._warm(runner, np.repeat(self._image, batch, 0))
+                timed = [self._clock.seconds(runner.enqueue)[0] for _ in range(runs)]
+                found[str(batch)] = float(np.median(timed)) / batch
         except Exception as error:  # noqa: BLE001  (most often the memory; what was measured stands)
-            found["beyond"] = f"{type(error).__name__}: {error}".split("\n")[0]
-    return found
+            found["beyond"] = reason(error)
+        return {"batches": found}
 
+    def release(self) -> dict[str, Any]:
+        """Gives the device's memory back."""
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = None
+        gc.collect()
+        self._clock.empty()
+        return {}
 
-def _time_batch(runner: Runner, clock: Clock, images: Pixels, runs: int) -> dict[str, Any]:
-    count = len(images)
-    runner.load(images)
-    for _ in range(WARM):
+    def _open(self, batch: int) -> Runner:
+        model = Path(self._task.folder) / self._lane.file(self._task.size, batch)
+        if not model.exists():
+            raise RuntimeError(why_missing(model) or f"there is no {model.name}")
+        if self._lane.graph == "pytorch":
+            return TorchRunner(model, self._lane, self._device, self._mode)
+        return BackendRunner(model, self._lane)
+
+    def _warm(self, runner: Runner, images: Pixels) -> None:
+        runner.load(images)
+        settle = 0.0 if self._lane.cuda_graph else SETTLE.get(self._lane.engine, 0.0)
+        started, runs = time.perf_counter(), 0
+        while runs < WARM or time.perf_counter() - started < settle:
+            self._clock.seconds(runner.enqueue)
+            runs += 1
+        runner.host(images)
+        runner.load(images)
         runner.enqueue()
-    device, called = zip(*(clock.seconds(runner.enqueue) for _ in range(runs)), strict=True)
-    runner.host(images)
-    copied = [clock.seconds(lambda: _drop(runner.host(images)))[0] for _ in range(runs)]
-    return {
-        "ms": 1e3 * statistics.median(device) / count,
-        "p95_ms": 1e3 * float(np.percentile(device, 95)) / count,
-        "call_ms": 1e3 * statistics.median(called) / count,
-        "with_copies_ms": 1e3 * statistics.median(copied) / count,
-        "with_copies_p95_ms": 1e3 * float(np.percentile(copied, 95)) / count,
-    }
 
 
-def _drop(_: Pixels) -> None:
-    """For what is wanted only as done."""
+def why_missing(model: Path) -> str | None:
+    """What kept a model from being made."""
+    why = model.with_name(model.name + ".missing")
+    return why.read_text() if why.exists() else None
 
 
-def open_lane(task: Task, batch: int) -> Runner:
-    model = Path(task.folder) / task.lane.file(task.size, batch)
-    if not model.exists():
-        why = model.with_name(model.name + ".missing")
-        raise RuntimeError(why.read_text() if why.exists() else f"there is no {model.name}")
-    if task.lane.graph == "pytorch":
-        return TorchRunner(model, task.lane, task.device)
-    return BackendRunner(model, task.lane)
+def reason(error: BaseException) -> str:
+    """One line."""
+    return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 def peaks(runs: int = 20) -> dict[str, float]:
@@ -339,6 +356,7 @@ def _ignore(_: object) -> None:
     """For work whose result nobody wants."""
 
 
-def only(lanes: Sequence[GpuLane], words: Sequence[str]) -> tuple[GpuLane, ...]:
-    """Those whose name holds one of the words; all without any."""
-    return tuple(lane for lane in lanes if not words or any(word in lane.name for word in words))
+def only(lanes: Sequence[GpuLane], words: Sequence[str], without: Sequence[str] = ()) -> tuple[GpuLane, ...]:
+    """Those whose name holds one of the words (all without any) and none of ``without``."""
+    kept = [lane for lane in lanes if not words or any(word in lane.name for word in words)]
+    return tuple(lane for lane in kept if not any(word in lane.name for word in without))

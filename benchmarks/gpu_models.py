@@ -1,12 +1,15 @@
 """The models that benchmarks/gpu.py runs, as files. What cannot be made leaves ``FILE.missing``, which says why."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from export_models import plain_model
+from gpu_lanes import plan_name, reason, why_missing
 from graph_cost import LayerCost, count
 
 from nst_common.errors import UserError
@@ -23,14 +26,13 @@ from nst_deploy.runtime.trt import load_library
 from nst_train.checkpoints import load_checkpoint
 
 Size = tuple[int, int]
+COSTS = "costs.json"
 CONTRACT = ModelContract("benchmark", "fp16", "", "0", 1)
 
 
 def save_graphs(ckpt: Path, folder: Path, sizes: Sequence[Size]) -> dict[Size, list[LayerCost]]:
-    """Writes PyTorch's weights and the ONNX graphs; returns what ours costs at least, by size."""
+    """Writes the ONNX graphs; returns what ours costs at least, by size."""
     checkpoint = load_checkpoint(ckpt)
-    config = dataclasses.asdict(checkpoint.config)
-    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
     naive = plain_model(checkpoint.build().half(), torch.float16)
     set_contract(naive, CONTRACT)
     save_onnx(naive, folder / "naive.fp16.onnx")
@@ -45,14 +47,54 @@ def save_graphs(ckpt: Path, folder: Path, sizes: Sequence[Size]) -> dict[Size, l
     return costs
 
 
-def save_plans(folder: Path, max_batch: int) -> None:
-    """Builds plans of both graphs with every library that is installed: for single pictures, and for many at once."""
+def save_weights(ckpt: Path, folder: Path) -> None:
+    """Writes the net for PyTorch."""
+    checkpoint = load_checkpoint(ckpt)
+    config = dataclasses.asdict(checkpoint.config)
+    torch.save({"config": config, "state": dict(checkpoint.state)}, folder / "pytorch.pt")
+
+
+def write_costs(folder: Path, costs: dict[Size, list[LayerCost]]) -> None:
+    content = {
+        "{}x{}".format(*size): [dataclasses.astuple(layer) for layer in layers] for size, layers in costs.items()
+    }
+    (folder / COSTS).write_text(json.dumps(content))
+
+
+def read_costs(folder: Path) -> dict[Size, list[LayerCost]]:
+    """Inverse of ``write_costs``; empty where it was not called."""
+    if not (folder / COSTS).exists():
+        return {}
+    content = json.loads((folder / COSTS).read_text())
+    return {_size(size): [LayerCost(*layer) for layer in layers] for size, layers in content.items()}
+
+
+def _size(text: str) -> Size:
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+def save_plans(folder: Path, max_batch: int) -> dict[str, Any]:
+    """Builds plans of both graphs with every library that is installed, for single pictures and for many at once; those
+    that are there already stay."""
+    for path, graph, flavor, batch in _plans(folder, max_batch):
+        if not path.exists():
+            model = folder / f"{graph}.fp16.onnx"
+            _or_why_not(path, lambda path, m=model, f=flavor, b=batch: _save_plan(m, path, f, b))  # type: ignore[misc]
+    return {}
+
+
+def missing_plans(folder: Path, max_batch: int) -> list[Path]:
+    """Those that are not there, and do not say why."""
+    paths = [path for path, *_ in _plans(folder, max_batch)]
+    return [path for path in paths if not path.exists() and why_missing(path) is None]
+
+
+def _plans(folder: Path, max_batch: int) -> Iterator[tuple[Path, str, Flavor, int]]:
     for flavor in FLAVORS:
         for graph in ("naive", "nst"):
-            for batch, many in ((1, ""), (max_batch, ".many")):
-                name = f"{graph}{many}" + (".rtx.plan" if flavor == "rtx" else ".plan")
-                model = folder / f"{graph}.fp16.onnx"
-                _or_why_not(folder / name, lambda path, m=model, f=flavor, b=batch: _save_plan(m, path, f, b))  # type: ignore[misc]
+            for batch in dict.fromkeys((1, max_batch)):
+                yield folder / plan_name(graph, flavor, batch), graph, flavor, batch
 
 
 def _save_plan(model: Path, path: Path, flavor: Flavor, max_batch: int) -> None:
@@ -65,7 +107,10 @@ def _save_plan(model: Path, path: Path, flavor: Flavor, max_batch: int) -> None:
 
 
 def _or_why_not(path: Path, save: Callable[[Path], None]) -> None:
+    path.with_name(path.name + ".missing").unlink(missing_ok=True)
     try:
         save(path)
     except UserError as error:
         path.with_name(path.name + ".missing").write_text(str(error))
+    except Exception as error:  # noqa: BLE001  (whatever a library raises stops no other row)
+        path.with_name(path.name + ".missing").write_text(reason(error))

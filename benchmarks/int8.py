@@ -1,14 +1,16 @@
 """Are INT8 engines worth it? Speed and fidelity of the bundled ones on OpenVINO, and what each convolution costs.
 
-    python benchmarks/int8.py --pictures DIR_OR_IMG... [--styles la_muse ...] [--layers] [--no-times]
-    python benchmarks/int8.py --pictures DIR_OR_IMG... --styles la_muse la_muse_half [--sizes 512x512,680x1024]
+    python benchmarks/int8.py --pictures DIR_OR_IMG... [--styles la_muse ...] [--layers]
+    python benchmarks/int8.py --pictures DIR_OR_IMG... [--timed la_muse la_muse_half] [--sizes 512x512,680x1024]
 
 Fidelity is that of the uint8 output against the float32 engine's on ``--pictures``, which no range was calibrated on,
 longest side at most 512 px. The lanes of benchmarks/lanes.py take turns for the times: f32, bf16, INT8 with the rest in
-f32 (``--precision int8``) and in bf16. ``--cpu-time`` with ``--threads 1`` is hardly disturbed by a busy machine.
-``--layers`` also exports engines/STYLE.pth with one convolution in 8 bits at a time.
+f32 (``--precision int8``) and in bf16; weights change no time, so one style of each width will do. ``--cpu-time`` with
+``--threads 1`` is hardly disturbed by a busy machine. ``--layers`` also exports engines/STYLE.pth with one convolution
+in 8 bits at a time.
 
-Writes benchmarks/results/int8.json; what a run does not measure stays there as it was.
+Writes benchmarks/results/int8.json; what a run does not measure stays there as it was, as long as the style's weights
+are the same.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import numpy as np
 from lanes import Clock, Lane, LaneProcess, Pixels, Run, open_lane
 from PIL import Image
 
+from nst_deploy.runtime.backend import read_contract
 from nst_deploy.styles import bundled_styles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,17 +52,22 @@ def main() -> None:
         "clock": "processor time" if arguments.cpu_time else "wall time",
     }
     for style in arguments.styles:
-        row: dict[str, Any] = {"fidelity": _fidelity(style, pictures, arguments.threads)}
+        sha256 = read_contract(STYLES / f"{style}.onnx").checkpoint_sha256
+        row: dict[str, Any] = {
+            "checkpoint_sha256": sha256,
+            "fidelity": _fidelity(style, pictures, arguments.threads),
+        }
         if arguments.layers:
             row["layers_db"] = _layers(style, pictures, arguments.threads)
-        if arguments.times:
+        if style in arguments.timed:
             sizes = {}
             for height, width in arguments.sizes:
                 rows = _times(style, (height, width), threads=arguments.threads, clock=clock, runs=arguments.runs)
                 sizes[f"{height}x{width}"] = rows
             row["times"] = about | {"runs": arguments.runs, "sizes": sizes}
         _show(style, row)
-        result["styles"][style] = result["styles"].get(style, {}) | row
+        known = result["styles"].get(style, {})
+        result["styles"][style] = (known if known.get("checkpoint_sha256") == sha256 else {}) | row
     result |= about | {"pictures": [name for name, _ in pictures]}
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -192,7 +200,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cpu-time", action="store_true", help="processor time instead of wall time")
     parser.add_argument("--layers", action="store_true", help="what each convolution costs")
-    parser.add_argument("--no-times", action="store_false", dest="times", help="fidelity alone")
+    parser.add_argument(
+        "--timed",
+        nargs="*",
+        default=["la_muse", "la_muse_half"],
+        choices=list(bundled_styles()),
+        metavar="STYLE",
+        help="whose times are measured too (default: %(default)s)",
+    )
     return parser.parse_args()
 
 

@@ -30,7 +30,7 @@ class Lane:
 
     Attributes:
         engine: what runs it.
-        precision: of the arithmetic, ``f32`` or ``bf16``.
+        precision: of the arithmetic, ``f32`` or ``bf16``; of an INT8 file, of what it leaves in floating point.
         file: name of the model in the work folder: a checkpoint for PyTorch, an ONNX file otherwise.
     """
 

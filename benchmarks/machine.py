@@ -10,33 +10,54 @@ from pathlib import Path
 import numpy as np
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "numpy")
+FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+)  # what nets gain from
 SIZES = (1024, 2048, 3072)  # rows and columns of the square matrices
 SECONDS = 1.0  # of measuring for each library and size
 
 
 def describe() -> dict[str, str | int]:
-    """CPU, cores, system and the versions of what was measured."""
+    """CPU, what it has for nets, cores, system and the versions of what was measured."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {"cpu": cpu_name(), "system": platform.platform(), "python": platform.python_version(), **versions}
+    cpu = {"cpu": cpu_name(), "cpu_features": " ".join(cpu_features())}
+    return {**cpu, "system": platform.platform(), "python": platform.python_version(), **versions}
 
 
 def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
+    """Name, family, model and logical cores."""
+    fields = _cpuinfo()
+    if not fields:
         return platform.processor()
-    lines = info.read_text().splitlines()
-    fields: dict[str, list[str]] = {}
-    for line in lines:
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), []).append(value.strip())
     names = fields.get("model name", ["unknown CPU"])
     family, model = fields.get("cpu family", ["?"])[0], fields.get("model", ["?"])[0]
     return f"{names[0]} (family {family}, model {model}), {len(names)} logical cores"
+
+
+def cpu_features() -> list[str]:
+    """Those of FEATURES that the CPU has; none where the system does not say."""
+    flags = _cpuinfo().get("flags", [""])[0].split()
+    return [feature for feature in FEATURES if feature in flags]
+
+
+def _cpuinfo() -> dict[str, list[str]]:
+    info = Path("/proc/cpuinfo")
+    fields: dict[str, list[str]] = {}
+    for line in info.read_text().splitlines() if info.exists() else ():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), []).append(value.strip())
+    return fields
 
 
 def matrix_peak(

@@ -17,9 +17,9 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +27,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT.parent / "shared" / "data"
+import machine
+from steps import DATA, ROOT
+
 RESULT = ROOT / "benchmarks" / "results" / "training.json"
 WARM_UP = 2  # steps of each lane before the clock
 
@@ -244,7 +245,14 @@ def main() -> None:
         setting = Setting(arguments.content, arguments.style, Path(scratch), arguments.batch, arguments.crop)
         lanes = measure(setting, arguments.lanes, arguments.rounds)
         loader = loader_images_per_second(setting)
-    report: dict[str, Any] = {"machine": machine(), "batch": setting.batch, "crop": setting.crop, "lanes": lanes}
+    about = {"command": " ".join(["python", *sys.argv]), "machine": machine.describe()}
+    report: dict[str, Any] = {
+        **about,
+        "rounds": arguments.rounds,
+        "batch": setting.batch,
+        "crop": setting.crop,
+        "lanes": lanes,
+    }
     report["loader_images_per_second"] = round(loader, 1)
     if {"examples", "nst"} <= lanes.keys():
         ours, theirs = lanes["nst"]["images_per_second"], lanes["examples"]["images_per_second"]
@@ -253,21 +261,6 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
-
-
-def machine() -> dict[str, Any]:
-    """What the figures hold for."""
-    import os
-
-    import torch
-
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-    }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,8 +120,8 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile, in
         f"{', '.join(objective['content_layers'])}; style {', '.join(objective['style_layers'])}",
         "weights": f"content {objective['content_weight']:g}, style {objective['style_weight']:g}, total variation "
         f"{objective['total_variation_weight']:g}, lattice {objective['grid_weight']:g}",
-        "losses at the end": f"content {content:.3f}, style {style:.4f}, total variation {variation:.0f}, lattice {grid:.2f}; weighted sum "
-        f"{total:.3f} (means of the last tenth)",
+        "losses at the end": f"content {content:.3f}, style {style:.4f}, total variation {variation:.0f}, lattice "
+        f"{grid:.2f}; weighted sum {total:.3f} (means of the last tenth)",
         "quality": _quality(name),
         "weights on disk": "FP32" if half_psnr is None else f"FP16, {half_psnr:.1f} dB from the FP32 ones",
         "engine": f"FP32; at most {parity.max_levels} level from PyTorch, {parity.identical:.3%} of values equal, "
@@ -144,20 +143,13 @@ photographs, for research and education, none of them part of this repository); 
 were held out to measure on. The loss network has the published ImageNet weights (Simonyan and Zisserman 2014,
 CC BY 4.0).
 
-Made with `nst-train fit --recipe`, first of `first/{name}.toml`, then of `{name}.toml`; see the comments there.
+Made with `engines/train.py {name}`, which follows `{name}.toml`.
 """
 
 
 def _start(config: Mapping[str, Any]) -> str:
-    """Where the training began; a first stage has a recipe of its own."""
-    init = config.get("init")
-    if not init:
-        return "from random weights"
-    recipe = ROOT / "engines" / "first" / f"{Path(init).stem}.toml"
-    if not recipe.exists():
-        return f"from `{init}`"
-    stage = tomllib.loads(recipe.read_text(encoding="utf-8"))
-    return f"after {stage['steps']} of a first stage (`first/{recipe.name}`, in one octave)"
+    """Where the training began."""
+    return f"from `{config['init']}`" if config.get("init") else "from random weights"
 
 
 def _quality(name: str) -> str:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ from nst_deploy.bench.machine import describe_machine
 from nst_deploy.bench.measure import count_runs, measure
 from nst_deploy.bench.plot import draw_plot, save_plot
 from nst_deploy.bench.report import advice, as_json, recommend, table
+from nst_deploy.bench.ways import COMPUTED, Computed, find_ways
 from nst_deploy.contract import MIN_SIZE, ModelContract
 from nst_deploy.images import load_picture
-from nst_deploy.runtime.backend import MAX_THREADS, likely_device, read_contract, variants_for
+from nst_deploy.plan_sidecar import FLAVORS
+from nst_deploy.runtime.backend import MAX_THREADS, likely_device, read_contract
+from nst_deploy.runtime.gpu_probe import why_no_gpu
 from nst_deploy.runtime.int8_engine import SUFFIX as INT8_SUFFIX
 from nst_deploy.runtime.plan_checks import is_plan
+from nst_deploy.runtime.trt import MODULES
 from nst_deploy.styles import DEFAULT_STYLE, find_engine
 
 PROG = "nst-bench"
@@ -37,7 +42,8 @@ PHOTO = Path(__file__).parent / "export" / "photographs" / "coffee.jpg"  # publi
 
 DESCRIPTION = """\
 Runs one style on every back end, precision and size of this machine, taking turns, each in a process of its own, and
-says what to choose. Pixels are compared with those of ONNX Runtime at the engine's own precision."""
+says what to choose. Where there is a GPU, FP16 engines and plans that lie beside the engine run too, with and without
+CUDA graphs. Pixels are always compared with those of the float32 engine."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class BenchOptions:
     ckpt: Path | None
     picture: Path
     size: tuple[tuple[int, int], ...] | None
+    precision: Computed | None
     runs: int
     threads: int | None
     json: Path | None
@@ -79,28 +86,29 @@ def _work(argv: Sequence[str]) -> int:
         except ExportCommandError as error:
             return error.exit_code
         contract = read_contract(engine)
-        sizes, variants = _sizes(options.size, contract), variants_for(engine)
+        sizes, ways = _sizes(options.size, contract), find_ways(engine, contract)
+        for note in ways.notes:
+            sys.stderr.write(f"{note}\n")
         automatic = likely_device(engine)
-        with Progress(count_runs(len(sizes), len(variants), options.runs), "runs") as progress:
+        with Progress(count_runs(len(sizes), len(ways.ways), options.runs), "runs") as progress:
             measurement = measure(
-                engine,
+                ways,
                 contract,
                 photo,
                 sizes,
-                variants,
                 runs=options.runs,
                 threads=options.threads,
                 advance=progress.advance,
             )
-    sys.stdout.write(table(measurement, contract) + "\n")
+    sys.stdout.write(table(measurement) + "\n")
     if not measurement.rows:
         remedy = "Above stands why" if is_plan(engine) else "Install one: pip install 'nst[cpu]'"
         sys.stderr.write(f"{PROG}: error: no back end could run this engine. {remedy}\n")
         return 1
-    choices = recommend(measurement.rows)
-    sys.stdout.write(advice(choices, automatic) + "\n")
+    recommendation = recommend(measurement.rows, options.precision or contract.precision)
+    sys.stdout.write(advice(recommendation, automatic) + "\n")
     if options.json is not None:
-        _write_json(options.json, as_json(measurement, choices, _about(argv, options, contract)))
+        _write_json(options.json, as_json(measurement, recommendation, _about(argv, options, contract)))
     if options.plot is not None:
         machine = describe_machine()
         title = f"{contract.style}, megapixels per second on {machine['cpu']}, {machine['cores']} cores"
@@ -109,16 +117,32 @@ def _work(argv: Sequence[str]) -> int:
 
 
 def _export(ckpt: Path, stack: ExitStack) -> Path:
-    """An engine made for this run by nst-export, in a process of its own: torch stays out of this one."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nst-bench-"))
-    command = ["-m", "nst_deploy.export.cli", "--ckpt", str(ckpt), "--out", folder, "--precision", "fp32,int8"]
+    """Engines made for this run by nst-export; the float32 one, beside which lie the others."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nst-bench-")))
     sys.stderr.write(f"exporting {ckpt}\n")
-    done = subprocess.run([sys.executable, *command, "--no-verify"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-        raise ExportCommandError(done.returncode)
-    (engine,) = (path for path in Path(folder).glob("*.onnx") if not path.name.endswith(INT8_SUFFIX))
+    exported = _run_export(ckpt, folder, "--format", "onnx", "--precision", "fp32,int8")
+    if exported.returncode:
+        sys.stderr.write(exported.stderr)
+        raise ExportCommandError(exported.returncode)
+    (engine,) = (path for path in folder.glob("*.onnx") if not path.name.endswith(INT8_SUFFIX))
+    for options in _gpu_exports() if why_no_gpu() is None else ():
+        made = _run_export(ckpt, folder, *options)
+        if made.returncode:  # the rest is measured without it
+            sys.stderr.write(f"nst-export {' '.join(options)}: {made.stderr.strip().splitlines()[-1]}\n")
     return engine
+
+
+def _run_export(ckpt: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """nst-export in a process of its own: torch stays out of this one."""
+    command = ["-m", "nst_deploy.export.cli", "--ckpt", str(ckpt), "--out", str(folder), "--no-verify", *options]
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+
+
+def _gpu_exports() -> list[tuple[str, ...]]:
+    """Options of nst-export for what GPUs want: an FP16 engine, and a plan by each library that is installed."""
+    flavors = [flavor for flavor in FLAVORS if find_spec(MODULES[flavor]) is not None]
+    plans = [("--format", "plan", "--trt-flavor", flavor) for flavor in flavors]
+    return [("--format", "onnx", "--precision", "fp16"), *plans]
 
 
 def _sizes(asked: Sequence[tuple[int, int]] | None, contract: ModelContract) -> Sequence[tuple[int, int]]:
@@ -160,6 +184,11 @@ def _parser() -> ArgumentParser:
     source.add_argument("--ckpt", type=Path, metavar="FILE", help="a checkpoint, exported for this run; needs torch")
     default = ",".join(f"{width}x{height}" for height, width in SIZES)
     add("--size", type=_size_list, metavar="LIST", help=f"width x height in px, comma-separated (default: {default})")
+    add(
+        "--precision",
+        choices=COMPUTED,
+        help="the lowest that is recommended first (default: the engine's own); all are measured",
+    )
     add("--runs", type=_runs, default=RUNS, metavar="N", help="timed runs of each (default: %(default)s)")
     add("--threads", type=_threads, metavar="N", help="CPU threads (default: every core)")
     add("--picture", type=Path, default=PHOTO, metavar="FILE", help="resized to every size (default: a bundled one)")

@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nst_train.transform_net import ConvNormReLU, Upsample, reflect
+
+FEW = 4  # channels
+
 
 class InstanceNorm(nn.InstanceNorm2d):
     """``nn.InstanceNorm2d`` without running statistics that stays in channels_last.
@@ -21,10 +25,10 @@ class InstanceNorm(nn.InstanceNorm2d):
             return super().forward(x)
         if x.device.type == "cpu":
             return cast("Tensor", _InstanceNorm.apply(x, self.weight, self.bias, self.eps))
-        return _written_out(x, self.weight, self.bias, self.eps)
+        return written_out(x, self.weight, self.bias, self.eps)
 
 
-def _written_out(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def written_out(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """The same by its formula, with statistics in float32 or better; x float ``[N, C, H, W]``."""
     values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     variance, mean = torch.var_mean(values, dim=(2, 3), correction=0, keepdim=True)  # [N, C, 1, 1]
@@ -59,22 +63,61 @@ class _InstanceNorm(torch.autograd.Function):
         return grad_x, product_sum.sum(0), grad_sum.sum(0), None
 
 
-class ThinConv(nn.Conv2d):
-    """``nn.Conv2d`` of stride 1 to few channels, without padding, computed for 2x2 pixels at once.
+class FewChannelsConv(nn.Conv2d):
+    """``nn.Conv2d`` of stride 1 from or to a picture's three channels, computed for 2x2 pixels at once.
 
-    CPU kernels work in blocks of 16 output channels. A convolution with stride 2 to four times the channels, whose
-    kernels are the given one at four offsets, and depth-to-space fill them: half the time for the last layer.
+    Kernels on CPUs and GPUs work in blocks of 8 to 16 channels. A convolution with stride 2 to four times the channels,
+    whose kernels are the given one at four offsets, and depth-to-space fill them: on a CPU half the time for the last
+    layer. On a GPU the four channels' worth of a 2x2 block of the input become channels too, which leaves a convolution
+    of stride 1 with a quarter of the taps.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel_h, kernel_w = self.kernel_size
-        even = (x.shape[-2] - kernel_h) % 2 == 1 and (x.shape[-1] - kernel_w) % 2 == 1
-        if x.device.type != "cpu" or not even:
+        if x.device.type != "cpu":
+            return self.by_channels(x)
+        return self.by_strides(x) if self.out_channels <= FEW else super().forward(x)
+
+    def by_strides(self, x: Tensor) -> Tensor:
+        """The same, as a CPU likes it."""
+        if not self._fits(x):
             return super().forward(x)
+        weight, bias = self._at_four_offsets()
+        return F.pixel_shuffle(F.conv2d(self._padded(x), weight, bias, stride=2), 2)
+
+    def by_channels(self, x: Tensor) -> Tensor:
+        """The same, as a GPU likes it."""
+        if not self._fits(x):
+            return super().forward(x)
+        weight, bias = self._at_four_offsets()
+        blocks = F.pixel_unshuffle(self._padded(x), 2)  # [N, 4 C_in, h / 2, w / 2]
+        return F.pixel_shuffle(F.conv2d(blocks, F.pixel_unshuffle(weight, 2), bias), 2)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        down, right = cast("tuple[int, int]", self.padding)
+        return F.pad(x, (right, right, down, down)) if down or right else x
+
+    def _at_four_offsets(self) -> tuple[Tensor, Tensor | None]:
+        """Weight ``[4 C_out, C_in, k + 1, k + 1]`` and bias ``[4 C_out]``."""
         offsets = [F.pad(self.weight, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
-        weight = torch.stack(offsets, 1).flatten(0, 1)  # [4 C_out, C_in, k + 1, k + 1]
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        return F.pixel_shuffle(F.conv2d(x, weight, bias, stride=2), 2)
+        return torch.stack(offsets, 1).flatten(0, 1), bias
+
+    def _fits(self, x: Tensor) -> bool:
+        """Whether the kernel is odd and the output even along both axes."""
+        padding = cast("tuple[int, int]", self.padding)
+        sides = zip(x.shape[-2:], self.kernel_size, padding, strict=True)
+        return all(kernel % 2 == 1 and (side + 2 * pad - kernel) % 2 == 1 for side, kernel, pad in sides)
+
+
+def reflect_by_slices(x: Tensor, width: int) -> Tensor:
+    """``transform_net.reflect``; what torch.compile makes of PyTorch's own scatters on the way back, one by one."""
+    return reflect(x, width) if x.device.type == "cpu" else mirrored(x, width)
+
+
+def mirrored(x: Tensor, width: int) -> Tensor:
+    """The same, put together from slices."""
+    x = torch.cat((x[:, :, 1 : width + 1].flip(2), x, x[:, :, -width - 1 : -1].flip(2)), dim=2)
+    return torch.cat((x[..., 1 : width + 1].flip(3), x, x[..., -width - 1 : -1].flip(3)), dim=3)
 
 
 def use_fast_forms(net: nn.Module) -> None:
@@ -82,12 +125,15 @@ def use_fast_forms(net: nn.Module) -> None:
     for module in net.modules():
         if type(module) is nn.InstanceNorm2d and module.affine and not module.track_running_stats:
             module.__class__ = InstanceNorm
-        elif type(module) is nn.Conv2d and module.out_channels <= 4 and _is_plain(module):
-            module.__class__ = ThinConv
+        elif type(module) is nn.Conv2d and min(module.in_channels, module.out_channels) <= FEW and _is_plain(module):
+            module.__class__ = FewChannelsConv
+        elif isinstance(module, ConvNormReLU | Upsample):
+            module.reflect = reflect_by_slices
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
-    return conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1 and conv.padding == (0, 0)
+    zeros = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return zeros and conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1
 
 
 def self_product(psi: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class LossNetwork(nn.Module):
         count = max((i + 1 for i, conv in enumerate(every) if conv.layer in self.layers), default=0)
         self._specs = every[:count]
         self.minimum_size = minimum_size(self.layers)
+        self._minimum_sizes = {layer: minimum_size([layer]) for layer in self.layers}
         loaded = load_vgg_weights(architecture, self._specs, weights)
         self.register_buffer("mean", torch.tensor(loaded.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(loaded.std).view(3, 1, 1))
@@ -88,8 +89,9 @@ class LossNetwork(nn.Module):
         """
         wanted = self.layers if layers is None else [layer for layer in self.layers if layer in layers]
         height, width = image.shape[-2:]
-        if min(height, width) < minimum_size(wanted):
-            raise PictureTooSmallError(height, width, minimum_size(wanted))
+        least = self._minimum_sizes[wanted[-1]] if wanted else 1
+        if min(height, width) < least:
+            raise PictureTooSmallError(height, width, least)
         activations: dict[str, Tensor] = {}
         x = (image.to(self.mean.dtype) / 255.0 - self.mean) / self.std  # the net's own dtype, also under autocast
         block = 1

@@ -52,6 +52,7 @@ class TrainingStep:
 
     def __init__(self, config: TrainConfig, process: Process, objective: PerceptualObjective) -> None:
         self._config, self._process = config, process
+        use_fast_forms(objective)
         self.objective = self._place(objective)
         self.net = self._place(_first_net(config)).train()
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()

@@ -76,6 +76,11 @@ def _is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def reflect(x: Tensor, width: int) -> Tensor:
+    """``[N, C, H, W]`` -> ``[N, C, H + 2 width, W + 2 width]``, mirrored at the border pixels' centres."""
+    return F.pad(x, (width,) * 4, mode="reflect")
+
+
 PRESETS = {"base": TransformNetConfig(), "half": TransformNetConfig(widths=(16, 32, 64))}
 
 
@@ -100,6 +105,7 @@ class ConvNormReLU(nn.Module):
     ) -> None:
         super().__init__()
         self.padding: Padding = config.padding
+        self.reflect = reflect  # an attribute: training puts a faster form there
         self.relu = relu
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, bias=not norm)
         self.norm = nn.InstanceNorm2d(c_out, eps=config.norm_eps, affine=True) if norm else nn.Identity()
@@ -113,7 +119,7 @@ class ConvNormReLU(nn.Module):
         if self.padding == "same":
             height, width = x.shape[-2:]
             return F.pad(x, (*same_padding(width, kernel, stride), *same_padding(height, kernel, stride)))
-        return F.pad(x, (kernel // 2,) * 4, mode="reflect" if self.padding == "reflect" else "constant")
+        return self.reflect(x, kernel // 2) if self.padding == "reflect" else F.pad(x, (kernel // 2,) * 4)
 
 
 class Upsample(nn.Module):
@@ -125,6 +131,7 @@ class Upsample(nn.Module):
     def __init__(self, config: TransformNetConfig, c_in: int, c_out: int) -> None:
         super().__init__()
         self.padding: Padding = config.padding
+        self.reflect = reflect
         self.upsampling: Upsampling = config.upsampling
         self.conv: nn.Conv2d | nn.ConvTranspose2d
         if self.upsampling == "transpose":
@@ -141,7 +148,7 @@ class Upsample(nn.Module):
         height, width = size
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")[..., :height, :width]
         # At stride 1 TensorFlow's SAME is one zero on each side.
-        x = F.pad(x, (1, 1, 1, 1), mode="reflect" if self.padding == "reflect" else "constant")
+        x = self.reflect(x, 1) if self.padding == "reflect" else F.pad(x, (1, 1, 1, 1))
         return cast("Tensor", self.conv(x))
 
     def _transpose(self, x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,11 +1,30 @@
-"""Fixtures for every test."""
+"""Fixtures for every test, and runs in which a skipped test counts as a failed one."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+NO_SKIPS, ALLOW_SKIP = "--no-skips", "--allow-skip"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(NO_SKIPS, action="store_true", help="a test that is skipped has failed")
+    parser.addoption(
+        ALLOW_SKIP, action="append", default=[], metavar="TEXT", help="but not where its reason holds this"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    expected_to_fail = hasattr(report, "wasxfail")  # which pytest reports as skipped, too
+    if report.skipped and not expected_to_fail and item.config.getoption(NO_SKIPS):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(text in reason for text in item.config.getoption(ALLOW_SKIP)):
+            report.outcome, report.longrepr = "failed", f"{reason} (no test may be skipped in this run)"
+    return report
 
 
 @pytest.fixture(scope="session")

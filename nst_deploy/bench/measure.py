@@ -14,34 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nst_deploy.bench.ways import Way, Ways
 from nst_deploy.bench.worker import Assignment
 from nst_deploy.bench.worker_process import Worker, WorkerFailedError
 from nst_deploy.contract import ModelContract, Parity
 from nst_deploy.memory import free_memory
-from nst_deploy.runtime.backend import Device, LowerPrecision, Variant
 
-REFERENCE: Variant = ("cpu", None)  # what pixels are compared with
 Advance: TypeAlias = Callable[[int, str], None]
 PAUSE = 0.02  # s: threads of the run before go on spinning for a moment
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the engine at one size.
+    """One way to run the style at one size.
 
     Attributes:
-        device, precision: as ``--device`` and ``--precision`` take them; None is the engine's own.
-        backend: its name.
+        backend: the name of what ran it.
         height, width: px.
         seconds: of every run but the first.
         open_seconds: from nothing loaded to the engine opened, nothing cached.
         first_seconds: of the first run.
         peak_bytes: resident memory of its process; None where the system does not say.
         parity: against the reference; None where that could not be run.
+        is_reference: pixels are compared with its own.
     """
 
-    device: Device
-    precision: LowerPrecision | None
+    way: Way
     backend: str
     height: int
     width: int
@@ -50,6 +48,7 @@ class Row:
     first_seconds: float
     peak_bytes: int | None
     parity: Parity | None
+    is_reference: bool = False
 
     @property
     def median(self) -> float:
@@ -68,10 +67,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Absence:
-    """A way to run the engine that there is, but not here; ``height`` and ``width`` are 0 where no size can be run."""
+    """A way that there is, but not here; ``height`` and ``width`` are 0 where no size can be run."""
 
-    device: Device
-    precision: LowerPrecision | None
+    way: Way
     height: int
     width: int
     reason: str
@@ -84,22 +82,23 @@ class Measurement:
 
 
 def measure(
-    engine: Path,
+    ways: Ways,
     contract: ModelContract,
     photo: Image.Image,
     sizes: Sequence[tuple[int, int]],
-    variants: Sequence[Variant],
     *,
     runs: int,
     threads: int | None,
     advance: Advance,
 ) -> Measurement:
-    """Runs every variant at every size; those of one size take turns, so that what disturbs the machine hits all.
+    """Runs every way at every size; on CPUs those of one size take turns, so that what disturbs the machine hits all.
+
+    On a GPU each runs alone: together they might not fit into its memory, and nobody would see why.
 
     Args:
+        contract: of the engine that was asked for.
         photo: RGB; it is resized to every size.
         sizes: (H, W) in px.
-        variants: the ways to run it.
         runs: timed ones, after one that is not counted here.
         threads: see ``open_backend``.
         advance: called with the number of runs that are over and what was running.
@@ -107,86 +106,99 @@ def measure(
     rows: list[Row] = []
     absences: list[Absence] = []
     for height, width in sizes:
-        need = height * width * contract.working_bytes_per_pixel * len(variants)
-        free = free_memory()
+        on_cpu = [way for way in ways.ways if not way.on_gpu]  # GPUs have memory of their own, which they watch over
+        need = height * width * contract.working_bytes_per_pixel * len(on_cpu)
+        free, here = free_memory(), ways
         if free is not None and need > free:
             reason = f"all of them together need about {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
-            absences += [Absence(*variant, height, width, reason) for variant in variants]
-            advance(count_runs(1, len(variants), runs), "")
+            absences += [Absence(way, height, width, reason) for way in on_cpu]
+            advance(count_runs(1, len(on_cpu), runs), "")
+            here = dataclasses.replace(ways, ways=tuple(way for way in ways.ways if way.on_gpu))
+        if not here.ways:
             continue
         with tempfile.TemporaryDirectory(prefix="nst-bench-") as folder:
             picture = np.asarray(photo.resize((width, height), Image.Resampling.LANCZOS))[None]
             np.save(Path(folder) / "picture.npy", picture)
-            found, missing = _Size(engine, (height, width), Path(folder), threads, advance).measure(variants, runs)
+            found, missing = _Size(here, (height, width), Path(folder), threads, advance).measure(runs)
         rows += found
         absences += missing
     return Measurement(tuple(rows), _merged(absences, len(sizes)))
 
 
-def count_runs(sizes: int, variants: int, runs: int) -> int:
+def count_runs(sizes: int, ways: int, runs: int) -> int:
     """How many ``advance`` will be told of."""
-    return sizes * variants * (1 + runs)
+    return sizes * ways * (1 + runs)
 
 
 class _Size:
-    """All variants at one size."""
+    """All ways at one size."""
 
-    def __init__(
-        self, engine: Path, size: tuple[int, int], folder: Path, threads: int | None, advance: Advance
-    ) -> None:
-        self._engine, self._folder, self._threads, self._advance = engine, folder, threads, advance
+    def __init__(self, ways: Ways, size: tuple[int, int], folder: Path, threads: int | None, advance: Advance) -> None:
+        self._ways, self._folder, self._threads, self._advance = ways, folder, threads, advance
         self._height, self._width = size
         self._absences: list[Absence] = []
+        self._done: dict[Way, Worker] = {}
 
-    def measure(self, variants: Sequence[Variant], runs: int) -> tuple[list[Row], list[Absence]]:
+    def measure(self, runs: int) -> tuple[list[Row], list[Absence]]:
+        ways = self._ways.ways
+        self._take_turns([way for way in ways if not way.on_gpu], runs)
+        for way in ways:
+            if way.on_gpu:
+                self._take_turns([way], runs)
+        reference = next((way for way in self._ways.reference if way in self._done), None)
+        return [self._row(way, reference) for way in ways if way in self._done], self._absences
+
+    def _take_turns(self, ways: Sequence[Way], runs: int) -> None:
+        """Opens these together, and closes them; what ran to the end is in ``_done``."""
         with ExitStack() as stack:
-            workers: dict[Variant, Worker] = {}
-            for variant in variants:  # one after the other, so that opening is timed alone
-                worker = stack.enter_context(Worker(self._assignment(*variant)))
-                if self._attempt(worker.start, variant, runs):
-                    workers[variant] = worker
+            workers: dict[Way, Worker] = {}
+            for way in ways:  # one after the other, so that opening is timed alone
+                worker = stack.enter_context(Worker(self._assignment(way)))
+                if self._attempt(worker.start, way, runs):
+                    workers[way] = worker
             for done in range(runs):
                 # Every round begins with another one: whoever follows the heaviest is not always the same.
                 first = done % max(1, len(workers))
-                for variant in [*workers][first:] + [*workers][:first]:
+                for way in [*workers][first:] + [*workers][:first]:
                     time.sleep(PAUSE)
-                    if not self._attempt(workers[variant].run, variant, runs - done - 1):
-                        del workers[variant]
-            return [self._row(variant, worker) for variant, worker in workers.items()], self._absences
+                    if not self._attempt(workers[way].run, way, runs - done - 1):
+                        del workers[way]
+            self._done |= workers
 
-    def _attempt(self, step: Callable[[], None], variant: Variant, left: int) -> bool:
+    def _attempt(self, step: Callable[[], None], way: Way, left: int) -> bool:
         """Whether the step went well; otherwise the reason is noted, and the runs that are left count as done."""
-        note = f"{variant_name(*variant)} {self._width}x{self._height}"
+        note = f"{way.name} {self._width}x{self._height}"
         try:
             step()
         except WorkerFailedError as error:
-            self._absences.append(Absence(*variant, self._height, self._width, str(error)))
+            self._absences.append(Absence(way, self._height, self._width, str(error)))
             self._advance(1 + left, note)
             return False
         self._advance(1, note)
         return True
 
-    def _assignment(self, device: Device, precision: LowerPrecision | None) -> Assignment:
+    def _assignment(self, way: Way) -> Assignment:
         return Assignment(
-            engine=str(self._engine),
-            device=device,
-            precision=precision,
-            threads=self._threads,
+            engine=str(way.engine),
+            device=way.device,
+            precision=way.precision,
+            threads=None if way.on_gpu else self._threads,
             picture=str(self._folder / "picture.npy"),
-            styled=str(self._styled(device, precision)),
+            styled=str(self._styled(way)),
+            cuda_graph=way.cuda_graph,
         )
 
-    def _styled(self, device: Device, precision: LowerPrecision | None) -> Path:
-        return self._folder / f"{variant_name(device, precision)}.npy"
+    def _styled(self, way: Way) -> Path:
+        return self._folder / f"styled{self._ways.ways.index(way)}.npy"
 
-    def _row(self, variant: Variant, worker: Worker) -> Row:
-        reference = self._styled(*REFERENCE)
-        parity = None
-        if reference.exists():
-            parity = compare(np.load(reference), np.load(self._styled(*variant)), worker.started["backend"])
+    def _row(self, way: Way, reference: Way | None) -> Row:
+        worker, parity = self._done[way], None
+        backend: str = worker.started["backend"]
+        if reference is not None:
+            parity = compare(np.load(self._styled(reference)), np.load(self._styled(way)), backend)
         return Row(
-            *variant,
-            backend=worker.started["backend"],
+            way,
+            backend=backend,
             height=self._height,
             width=self._width,
             seconds=tuple(sample["seconds"] for sample in worker.samples),
@@ -194,6 +206,7 @@ class _Size:
             first_seconds=worker.started["first_seconds"],
             peak_bytes=worker.samples[-1]["peak_bytes"],
             parity=parity,
+            is_reference=way == reference,
         )
 
 
@@ -209,16 +222,11 @@ def compare(reference: NDArray[np.uint8], styled: NDArray[np.uint8], backend: st
     )
 
 
-def variant_name(device: Device, precision: LowerPrecision | None) -> str:
-    """As it is asked for on the command line, without dashes."""
-    return device if precision is None else f"{device} {precision}"
-
-
 def _merged(absences: Sequence[Absence], sizes: int) -> tuple[Absence, ...]:
     """One instead of one per size where the reason is the same at all of them."""
-    merged: dict[tuple[str, str], list[Absence]] = {}
+    merged: dict[tuple[Way, str], list[Absence]] = {}
     for absence in absences:
-        merged.setdefault((variant_name(absence.device, absence.precision), absence.reason), []).append(absence)
+        merged.setdefault((absence.way, absence.reason), []).append(absence)
     result: list[Absence] = []
     for group in merged.values():
         result += [dataclasses.replace(group[0], height=0, width=0)] if len(group) == sizes else group

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from nst_common.atomic_file import atomic_write
-from nst_deploy.bench.measure import Row, variant_name
+from nst_deploy.bench.measure import Row
 
 # px; drawn at twice the size that it is shown at, so that text stays sharp
 WIDTH, MARGIN, BAR, GAP, TITLE = 1600, 48, 44, 28, 96
@@ -43,7 +43,7 @@ def draw_plot(rows: Sequence[Row], title: str) -> Image.Image:
         [
             Bar(
                 f"{row.width}x{row.height}",
-                variant_name(row.device, row.precision),
+                row.way.name,
                 row.megapixels_per_second,
                 f"{row.megapixels_per_second:.2f} MP/s, {1e3 * row.median:.0f} ms",
             )

@@ -3,7 +3,7 @@
 Every function here turns one layer of a TransformNet into one ``Stage``; the identity that makes it exact stands in
 its docstring, per axis, since every kernel acts on both axes alike. ``x`` is the layer's input of length L, ``w``
 its kernel. The largest difference that rounding leaves is of the order of 1e-4 levels of 0..255 in float32.
-benchmarks/REWRITES.md says what each of them gives.
+benchmarks/README.md says what each of them gives.
 """
 
 from collections.abc import Collection, Iterator

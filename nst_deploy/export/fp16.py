@@ -87,16 +87,20 @@ def scale_norms(folded: FoldedNet, scales: Sequence[float]) -> None:
         cast("nn.InstanceNorm2d", stage.norm).eps *= scale**2
 
 
-def emulated_run(half: FoldedNet) -> Run:
+def emulated_run(half: FoldedNet, storage: "HalfStorage | None" = None) -> Run:
     """A half-precision net as a GPU runs it, on the CPU: uint8 ``[N, H, W, 3]`` -> the same.
 
     Every stored value is rounded to FP16, and so is every square inside a norm; sums are float32. ONNX Runtime's CPU
     kernels run norms in float32 altogether and would not show an overflow there.
+
+    Args:
+        storage: what emulates it; None for one of its own. Give one to look at what is stored.
     """
     deployable = DeployableNet(half, torch.float16).eval()
+    storage = storage or HalfStorage()
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        with torch.inference_mode(), HalfStorage():
+        with torch.inference_mode(), storage:
             styled: NDArray[np.uint8] = deployable(torch.from_numpy(images.copy())).numpy()
         return styled
 
@@ -110,11 +114,10 @@ class HalfStorage(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # Attributes such as a shape are no computation.
-        if getattr(func, "__name__", "") == "__get__":
-            return func(*args, **kwargs)
         reads_half = any(_is_half(value) for value in (*args, *kwargs.values()))
-        if not reads_half or func in _CASTS:
+        # Attributes and questions for a shape are no computation; widening a picture of 4K for them takes its time.
+        is_attribute = getattr(func, "__name__", "") == "__get__"
+        if not reads_half or is_attribute or func in _CASTS or func in _QUESTIONS:
             return func(*args, **kwargs)
         if func is F.instance_norm:
             return _half_instance_norm(*args, **kwargs)
@@ -123,6 +126,7 @@ class HalfStorage(TorchFunctionMode):
 
 
 _CASTS = (Tensor.float, Tensor.half, Tensor.to)
+_QUESTIONS = (Tensor.dim, Tensor.size)
 
 
 def _half_instance_norm(x: Tensor, *_: object, weight: Tensor, bias: Tensor, eps: float, **__: object) -> Tensor:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nst_deploy.contract import MIN_SIZE, Parity, Precision
+from nst_deploy.contract import MIN_SIZE, Parity
 from nst_deploy.errors import ParityError, PictureSizeError
 from nst_deploy.images import load_picture
+from nst_deploy.parity_limit import ParityLimit
 from nst_deploy.plan_sidecar import Profile
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -21,29 +22,6 @@ Run: TypeAlias = Callable[[Pixels], Pixels]  # uint8 [N, H, W, 3] -> the same
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"  # public domain; their README names the sources
 ODD_SIZE = (201, 267)  # H, W in px: odd, not square, and the graph pads both axes
-
-
-@dataclass(frozen=True)
-class ParityLimit:
-    """What a precision allows: levels of 0..255, and dB over every picture together (None: any)."""
-
-    max_levels: int | None
-    min_psnr_db: float | None = None
-
-    def __str__(self) -> str:
-        limits = []
-        if self.max_levels is not None:
-            limits.append(f"{self.max_levels} level{'s' if self.max_levels > 1 else ''}")
-        if self.min_psnr_db is not None:
-            limits.append(f"at least {self.min_psnr_db:g} dB")
-        return " and ".join(limits)
-
-
-LIMITS: dict[Precision, ParityLimit] = {
-    "fp32": ParityLimit(max_levels=1),
-    "fp16": ParityLimit(max_levels=3, min_psnr_db=55.0),
-    "int8": ParityLimit(max_levels=None, min_psnr_db=34.0),
-}
 
 
 @dataclass(frozen=True)
@@ -99,9 +77,7 @@ class ParityReport:
     def require(self, limit: ParityLimit) -> None:
         """Raises ParityError when the engine is beyond ``limit``."""
         parity = self.parity
-        too_noisy = parity.psnr_db is not None and parity.psnr_db < (limit.min_psnr_db or 0.0)
-        too_far = limit.max_levels is not None and parity.max_levels > limit.max_levels
-        if too_far or too_noisy:
+        if not limit.allows(parity):
             raise ParityError(f"up to {parity.max_levels} levels, {_decibels(parity.psnr_db)}", str(limit))
 
     def table(self) -> str:

@@ -12,7 +12,8 @@ from torch import nn
 from nst_deploy.contract import ModelContract
 from nst_deploy.errors import ReferenceFailedError
 from nst_deploy.export.deployable import DeployableNet
-from nst_deploy.export.parity import LIMITS, ParityReport, Run, compare, verification_pictures
+from nst_deploy.export.parity import ParityReport, Run, compare, verification_pictures
+from nst_deploy.parity_limit import LIMITS
 from nst_deploy.plan_sidecar import Profile
 from nst_deploy.runtime.backend import PACKAGES, Backend, open_backend
 from nst_deploy.runtime.onnx_metadata import read_engine

@@ -165,13 +165,6 @@ def _cuda_is_likely() -> bool:
     return any(folder.glob("*onnxruntime_providers_cuda.*")) and why_no_gpu() is None
 
 
-def variants_for(engine: Path) -> tuple[Variant, ...]:
-    """All ways to run an engine that make sense on this machine."""
-    if is_plan(engine):
-        return (("tensorrt", None),)
-    return VARIANTS if why_no_gpu() is not None else (*VARIANTS, *GPU_VARIANTS)
-
-
 def read_contract(engine: Path) -> ModelContract:
     """What an engine says of itself, without opening it.
 

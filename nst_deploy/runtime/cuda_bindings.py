@@ -1,6 +1,7 @@
 """cuda-bindings, NVIDIA's own, behind the CudaDriver interface."""
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,9 @@ from nst_deploy.errors import (
 )
 from nst_deploy.runtime.device_memory import Gpu
 from nst_deploy.runtime.vendor import loading
+
+# While any thread captures, CUDA refuses to wait for the whole GPU, in every other thread too.
+_CAPTURING = threading.RLock()
 
 
 class BindingsDriver:
@@ -115,7 +119,11 @@ class BindingsDriver:
         self._call(self._rt.cudaStreamDestroy(stream))
 
     def synchronize(self, stream: int | None) -> None:
-        self._call(self._rt.cudaDeviceSynchronize() if stream is None else self._rt.cudaStreamSynchronize(stream))
+        if stream is not None:
+            self._call(self._rt.cudaStreamSynchronize(stream))
+            return
+        with _CAPTURING:
+            self._call(self._rt.cudaDeviceSynchronize())
 
     def new_event(self) -> int:
         return int(self._call(self._rt.cudaEventCreate()))
@@ -130,6 +138,17 @@ class BindingsDriver:
         self._call(self._rt.cudaStreamWaitEvent(stream, event, 0))
 
     def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
+        with _CAPTURING:
+            graph = self._captured(stream, enqueue)
+        try:
+            error, executable = self._rt.cudaGraphInstantiate(graph, 0)
+        finally:
+            self._rt.cudaGraphDestroy(graph)
+        if error != self._rt.cudaError_t.cudaSuccess:
+            raise CannotCaptureError(self._text(error))
+        return int(executable)
+
+    def _captured(self, stream: int, enqueue: Callable[[], None]) -> Any:
         # Of this thread alone: allocations of others may not break it.
         mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call(self._rt.cudaStreamBeginCapture(stream, mode))
@@ -143,13 +162,7 @@ class BindingsDriver:
         error, graph = self._rt.cudaStreamEndCapture(stream)
         if error != self._rt.cudaError_t.cudaSuccess:
             raise CannotCaptureError(self._text(error))
-        try:
-            error, executable = self._rt.cudaGraphInstantiate(graph, 0)
-        finally:
-            self._rt.cudaGraphDestroy(graph)
-        if error != self._rt.cudaError_t.cudaSuccess:
-            raise CannotCaptureError(self._text(error))
-        return int(executable)
+        return graph
 
     def launch(self, graph: int, stream: int) -> None:
         self._call(self._rt.cudaGraphLaunch(graph, stream))

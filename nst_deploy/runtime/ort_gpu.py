@@ -1,14 +1,18 @@
 """ONNX Runtime on NVIDIA GPUs: its CUDA and TensorRT execution providers, pictures bound in the GPU's memory."""
 
+import ctypes
+import re
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nst_common.errors import UserError
 from nst_deploy.contract import INPUT_NAME, OUTPUT_NAME
 from nst_deploy.errors import (
     BackendFailedError,
@@ -17,16 +21,25 @@ from nst_deploy.errors import (
     NoCudaGraphError,
     NotADeviceArrayError,
     OutOfDeviceMemoryError,
+    ProviderUnavailableError,
 )
 from nst_deploy.runtime.device_array import DeviceArray, DeviceView, stream_handle, view_device_array
-from nst_deploy.runtime.device_memory import open_driver
+from nst_deploy.runtime.device_memory import CudaDriver, open_driver
 from nst_deploy.runtime.gpu_probe import why_no_gpu
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.ort import ERRORS_ONLY, check_tensors
-from nst_deploy.runtime.ort_providers import Provider, load_onnxruntime, profile_of, provider_list
+from nst_deploy.runtime.ort_providers import (
+    CUDA_PACKAGES,
+    NAMES,
+    Provider,
+    load_onnxruntime,
+    profile_of,
+    provider_list,
+)
 from nst_deploy.runtime.plan_checks import find_profile
 
 GRAPH_ID = "gpu_graph_id"  # a run's option: which captured graph it is; -1 for none
+NO_CUDNN = "cuDNN is"  # how all of ONNX Runtime's complaints begin: "not available", "unavailable for …"
 IDLE_KEPT = 4  # bindings that wait for their next run; one for each thread is what is used
 
 Where = Literal["cuda", "cpu"]  # of the bound pictures; the CPU's serves to try the same code without a GPU
@@ -84,17 +97,21 @@ class OrtGpuBackend:
             # Without the fallback of the Python package, which would start again on the CPU and print that it does.
             self._session: Any = ort.InferenceSession(str(engine), options, providers=providers, enable_fallback=0)
         except Exception as error:
-            if _is_memory(error):
-                raise _out_of_memory() from error
-            raise EngineUnreadableError(engine, str(error).strip().split("\n")[0]) from error
+            if (known := _known_cause(error)) is not None:
+                raise known from error
+            raise EngineUnreadableError(engine, _said(error)) from error
         wanted = providers[0][0]
         if self._session.get_providers()[0] != wanted:
-            raise EngineUnreadableError(engine, f"ONNX Runtime left {wanted} out")
+            raise ProviderUnavailableError(
+                wanted, "ONNX Runtime left it out, and printed why", f"Install what it needs: {CUDA_PACKAGES}"
+            )
         check_tensors(engine, self._session)
         self._lock = threading.Lock()
         self._graph_lock = threading.Lock()  # a captured graph is one for all threads
         self._idle: list[_Bound] = []
         self._graphs: dict[tuple[int, ...], _Bound] = {}
+        self._driver: CudaDriver | None = None
+        self._copies: int | None = None  # a stream
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See Backend.
@@ -110,9 +127,7 @@ class OrtGpuBackend:
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._cuda_graph:
             with self._graph_lock:
-                if images.shape not in self._graphs:
-                    self._graphs[images.shape] = self._bind(images.shape, graph=len(self._graphs))
-                return self._run_bound(self._graphs[images.shape], images)
+                return self._run_bound(self._captured(images.shape), images)
         bound = self._take(images.shape)
         styled = self._run_bound(bound, images)
         with self._lock:
@@ -128,6 +143,12 @@ class OrtGpuBackend:
             raise self._failure(error) from error
         # From the CPU's memory it is a view of what the next run writes to.
         return styled.copy() if self._where == "cpu" else styled
+
+    def _captured(self, shape: tuple[int, ...]) -> _Bound:
+        """What the graph of this shape reads and writes, always the same; only for who holds the graphs' lock."""
+        if shape not in self._graphs:
+            self._graphs[shape] = self._bind(shape, graph=len(self._graphs))
+        return self._graphs[shape]
 
     def _take(self, shape: tuple[int, ...]) -> _Bound:
         """An idle binding of this shape, or a new one; idle ones of other shapes go, for their memory."""
@@ -160,7 +181,7 @@ class OrtGpuBackend:
         """Styles pictures that lie in the GPU's memory, without a copy through the host; returns when it is done.
 
         Args, Returns: see PlanBackend.run_device. The work runs on ONNX Runtime's own stream: what is on the caller's
-        is waited for first.
+        is waited for first. A CUDA graph has pictures of its own, which are copied within the GPU.
 
         Raises:
             NotADeviceArrayError, OutOfDeviceMemoryError, BackendFailedError.
@@ -188,15 +209,42 @@ class OrtGpuBackend:
             if target is None:
                 value = self._ort.OrtValue.ortvalue_from_shape_and_type(list(source.shape), np.uint8, self._where, 0)
             address = target.address if target is not None else value.data_ptr()
-            binding = self._session.io_binding()
-            binding.bind_input(INPUT_NAME, self._where, 0, np.uint8, list(source.shape), source.address)
-            binding.bind_output(OUTPUT_NAME, self._where, 0, np.uint8, list(source.shape), address)
-            self._session.run_with_iobinding(binding, self._run_options(-1))
-            binding.synchronize_outputs()
+            if self._cuda_graph:
+                self._replay(source, address)
+            else:
+                self._run_in_place(source, address)
+        except UserError:
+            raise
         except Exception as error:
             raise self._failure(error) from error
         shape = source.shape if source.has_batch else source.shape[1:]
         return out if target is not None else DeviceArray(address, shape, owner=value)
+
+    def _run_in_place(self, source: DeviceView, target: int) -> None:
+        binding, shape = self._session.io_binding(), list(source.shape)
+        binding.bind_input(INPUT_NAME, self._where, 0, np.uint8, shape, source.address)
+        binding.bind_output(OUTPUT_NAME, self._where, 0, np.uint8, shape, target)
+        self._session.run_with_iobinding(binding, self._run_options(-1))
+        binding.synchronize_outputs()
+
+    def _replay(self, source: DeviceView, target: int) -> None:
+        size = prod(source.shape)
+        with self._graph_lock:
+            bound = self._captured(source.shape)
+            self._copy(bound.source.data_ptr(), source.address, size)
+            self._session.run_with_iobinding(bound.binding, bound.options)
+            self._copy(target, bound.target.data_ptr(), size)
+
+    def _copy(self, target: int, source: int, size: int) -> None:
+        """Within the GPU; returns when it is done, for ONNX Runtime's stream does not wait for ours."""
+        if self._where == "cpu":
+            ctypes.memmove(target, source, size)
+            return
+        driver = self._driver = self._driver or open_driver()
+        with driver.current():
+            self._copies = self._copies or driver.new_stream()
+            driver.copy(target, source, size, self._copies)
+            driver.synchronize(self._copies)
 
     def _wait_for(self, *streams: Any) -> None:
         handles = {stream_handle(stream) for stream in streams if stream is not None}
@@ -217,11 +265,30 @@ class OrtGpuBackend:
             self._idle.clear()
             self._graphs.clear()
             self._session = None
+            driver, stream = self._driver, self._copies
+            self._driver = self._copies = None
+        if driver is not None and stream is not None:
+            with driver.current():
+                driver.destroy_stream(stream)
 
     def _failure(self, error: Exception) -> Exception:
-        if _is_memory(error):
-            return _out_of_memory()
-        return BackendFailedError(self.name, str(error).strip().split("\n")[0])
+        return _known_cause(error) or BackendFailedError(self.name, _said(error))
+
+
+def _known_cause(error: Exception) -> Exception | None:
+    """What ONNX Runtime says in prose alone, and what is no fault of the engine."""
+    if _is_memory(error):
+        return _out_of_memory()
+    if NO_CUDNN in str(error):  # which it loads by itself, and only when an operator needs it
+        return ProviderUnavailableError(NAMES["cuda"], "cuDNN is not found", f"Install what it needs: {CUDA_PACKAGES}")
+    return None
+
+
+def _said(error: Exception) -> str:
+    """One line: what CUDA says, without the names of ONNX Runtime's functions in front; or its first line."""
+    text = str(error).strip()
+    failure = re.search(r"CU\w+ failure -?\d+: [^;\n]*", text)
+    return failure[0].strip() if failure else text.split("\n")[0]
 
 
 def _is_memory(error: Exception) -> bool:

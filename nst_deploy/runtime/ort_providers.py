@@ -18,6 +18,8 @@ from nst_deploy.errors import (
     ProviderUnavailableError,
 )
 from nst_deploy.plan_sidecar import DEFAULT_PROFILE, Profile
+from nst_deploy.runtime.elf import needed_libraries
+from nst_deploy.runtime.gpu_probe import LIBRARY as DRIVER  # whether it is there is asked for itself
 from nst_deploy.runtime.ort import import_onnxruntime
 from nst_deploy.runtime.ov_cache import user_cache_folder
 
@@ -25,6 +27,7 @@ Provider = Literal["cuda", "tensorrt"]
 NAMES: dict[Provider, str] = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 REINSTALL = "Install the one for GPUs in its place: pip uninstall -y onnxruntime && pip install 'nst[gpu]'"
+CUDA_PACKAGES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # an environment variable of NVIDIA's libraries; 0 is never
 
 
@@ -50,9 +53,7 @@ def load_onnxruntime(provider: Provider) -> Any:
     if reason is not None:
         if both_wheels():
             raise PackagesCollideError
-        remedy = (
-            "pip install 'nst[tensorrt]'" if provider == "tensorrt" else "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        )
+        remedy = "pip install 'nst[tensorrt]'" if provider == "tensorrt" else CUDA_PACKAGES
         raise ProviderUnavailableError(NAMES[provider], reason, f"Install what it needs: {remedy}")
     return ort
 
@@ -68,13 +69,18 @@ def both_wheels() -> bool:
 
 
 def _why_not_loaded(folder: Path, provider: Provider) -> str | None:
-    """What the system's loader says; ONNX Runtime itself would print it and go on with the CPU."""
-    prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
-    for part in ("shared", provider):
-        try:
-            ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_{part}{suffix}"))
-        except OSError as error:
-            return str(error)
+    """What the system's loader will say; ONNX Runtime itself would print it and go on with the CPU.
+
+    Not by loading the provider: its code runs at once, and crashes where ONNX Runtime has not prepared it.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        for name in needed_libraries(folder / f"libonnxruntime_providers_{provider}.so"):
+            if name != DRIVER:
+                ctypes.CDLL(name)
+    except (OSError, ValueError) as error:
+        return str(error)
     return None
 
 

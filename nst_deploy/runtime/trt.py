@@ -9,6 +9,7 @@ from nst_deploy.plan_sidecar import Flavor, Profile
 from nst_deploy.runtime.vendor import loading
 
 NAMES: dict[Flavor, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+MODULES: dict[Flavor, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 
 
 def load_library(flavor: Flavor) -> Any:

@@ -34,6 +34,9 @@ class ContextFactory:
         config.set_execution_context_allocation_strategy(self._strategy)
         if graphs:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            # A size that is captured will be run often: its own kernels are compiled before, and the graph holds them.
+            strategies = trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = config.create_runtime_cache()
         self._stored = self._load()
         config.set_runtime_cache(self._cache)

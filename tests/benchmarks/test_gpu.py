@@ -110,34 +110,113 @@ def test_every_lane_has_a_name_and_a_file_of_its_own(gpu: ModuleType) -> None:
         "nst.fp16.16x24.onnx",
         *(f"{graph}{suffix}" for graph in ("naive", "nst") for suffix in (".plan", ".rtx.plan")),
     }
-    assert {lane.file(SIZE, 8) for lane in gpu.LANES if lane.engine == "rtx"} == {
-        "naive.many.rtx.plan",
-        "nst.many.rtx.plan",
-    }
+    assert {lane.file(SIZE, 8) for lane in gpu.LANES if lane.engine == "rtx"} == {"naive.8.rtx.plan", "nst.8.rtx.plan"}
     for name, above, below in gpu.RATIOS:
         for engine in ("tensorrt", "rtx"):
             assert {above.format(engine=engine), below.format(engine=engine)} <= set(names), name
+    assert [lane.engine for lane in gpu.LANES if lane.late] == ["compile"]
+    from gpu_lanes import only
+
+    assert [lane.name for lane in only(gpu.LANES, ("eager", "rtx"), ("graph", "naive"))] == [
+        "eager pytorch fp32",
+        "eager pytorch fp16",
+        "rtx nst fp16",
+    ]
 
 
-def test_lanes_that_cannot_run_say_why_and_stop_no_other(gpu: ModuleType, folder: Path) -> None:
-    lanes = [gpu.GpuLane("rtx", "nst"), gpu.GpuLane("tensorrt", "nst"), gpu.GpuLane("eager", "pytorch")]
+class Here:
+    """A worker without a process, which would take seconds to load torch."""
+
+    def __init__(self, bench: Any) -> None:
+        self.bench, self.asked = bench, []
+
+    def ask(self, method: str, *arguments: object, patience: float) -> dict[str, Any]:
+        assert patience > 0
+        self.asked.append(method)
+        try:
+            return dict(getattr(self.bench, method)(*arguments))
+        except Exception as error:  # noqa: BLE001
+            return {"not_run": str(error)}
+
+    def close(self) -> None: ...
+
+
+def test_lanes_that_cannot_run_say_why_and_stop_no_other(gpu: ModuleType, folder: Path, tmp_path: Path) -> None:
+    lanes = [gpu.REFERENCE, gpu.GpuLane("rtx", "nst"), gpu.GpuLane("tensorrt", "nst"), gpu.GpuLane("eager", "pytorch")]
     (folder / "nst.plan.missing").write_text("tensorrt is not installed. Install it")
-    import gpu_lanes
-
-    def measure(task: Any) -> dict[str, Any]:
-        # A process takes seconds to load torch: one of the two is enough.
-        return gpu_lanes.measure(task) if task.lane == lanes[2] else gpu_lanes.measure_apart(task)
-
-    rows = gpu.measure_size(SIZE, folder, lanes, 3, batches=(1, 2), device="cpu", measure=measure)
+    workers = {lane: Here(gpu.Bench(lane, "cpu")) for lane in lanes}
+    bench = gpu.Benchmark(folder, tmp_path, workers, gpu.Settings(6, (1, 2)))
+    bench.measure(SIZE, late=False)
+    rows = bench.rows[SIZE]
     assert list(rows) == ["eager pytorch fp32", "rtx nst fp16", "tensorrt nst fp16", "eager pytorch fp16"]
-    assert rows["rtx nst fp16"] == {"not_run": "RuntimeError: there is no nst.rtx.plan"}
-    assert rows["tensorrt nst fp16"] == {"not_run": "RuntimeError: tensorrt is not installed. Install it"}
+    assert rows["rtx nst fp16"]["not_run"] == "there is no nst.rtx.plan"
+    assert rows["tensorrt nst fp16"] == {"not_run": "tensorrt is not installed. Install it"}
     reference, half = rows["eager pytorch fp32"], rows["eager pytorch fp16"]
     assert (reference["psnr_db"], reference["max_levels"]) == (None, 0)
     assert half["max_levels"] <= 3
     assert set(reference["batches"]) == {"1", "2"}
     assert reference["best_ms"] == min(reference["batches"].values())
     assert 0 < reference["ms"] <= reference["p95_ms"]
+    assert reference["runs"] == 10  # 6, in whole rounds
+    assert workers[lanes[0]].asked == ["prepare", *["time"] * gpu.ROUNDS, "many", "release"]
+    assert workers[lanes[2]].asked == []
+
+
+class Canned:
+    """A worker that answers at once, and notes when it was asked."""
+
+    def __init__(self, name: str, log: list[str], answers: int = 99) -> None:
+        self.name, self.log, self.answers = name, log, answers
+
+    def ask(self, method: str, *arguments: Any, patience: float) -> dict[str, Any]:
+        self.answers -= 1
+        if self.answers < 0:
+            return {"not_run": "its process ended with code 3"}
+        if method == "prepare":
+            np.save(arguments[0].styled, np.zeros((1, *SIZE, 3), np.uint8))
+            return {"device_bytes": 0, "ready_s": 0.1}
+        if method == "time":
+            self.log.append(self.name)
+            return {"device": [0.002] * arguments[0], "called": [0.001], "copied": [0.004]}
+        return {"batches": {"4": 0.0015}} if method == "many" else {}
+
+    def close(self) -> None: ...
+
+
+def test_rows_take_turns_and_one_that_dies_keeps_what_it_has(gpu: ModuleType, tmp_path: Path) -> None:
+    first, second, third, late = gpu.REFERENCE, gpu.LANES[1], gpu.LANES[2], gpu.LANES[-1]
+    log: list[str] = []
+    workers = {
+        first: Canned("1", log),
+        second: Canned("2", log, answers=3),
+        third: Canned("3", log, answers=1),
+        late: Canned("late", log),
+    }
+    bench = gpu.Benchmark(tmp_path, tmp_path, workers, gpu.Settings(10, (1, 4)))
+    bench.measure(SIZE, late=False)
+    assert log == ["1", "2"] * 2 + ["1"] * (gpu.ROUNDS - 2)
+    rows = bench.rows[SIZE]
+    assert (rows[first.name]["ms"], rows[first.name]["best_ms"], rows[first.name]["best_batch"]) == (2.0, 1.5, 4)
+    assert (rows[second.name]["runs"], rows[second.name]["stopped"]) == (4, "its process ended with code 3")
+    assert rows[second.name]["batches"]["beyond"] == "its process ended with code 3"
+    assert rows[third.name]["not_run"] == "its process ended with code 3"
+    bench.measure(SIZE, late=True)
+    assert log[-gpu.ROUNDS :] == ["late"] * gpu.ROUNDS
+    assert "batches" not in rows[late.name]
+    result: dict[str, Any] = {"sizes": {}}
+    gpu.report(bench, SIZE, 1.0, result)
+    assert list(result["sizes"]["16x24"]["rows"]) == [first.name, second.name, third.name, late.name]
+
+
+def test_when_the_time_is_over_nothing_more_is_begun(gpu: ModuleType, tmp_path: Path) -> None:
+    budget = gpu.Budget(1e-9)
+    assert budget.left(5.0) == 0
+    assert gpu.Budget(0).left(5.0) == 5.0
+    workers = {lane: Canned(lane.name, []) for lane in gpu.LANES[:2]}
+    bench = gpu.Benchmark(tmp_path, tmp_path, workers, gpu.Settings(10, (1,), budget))
+    bench.measure(SIZE, late=False)
+    assert [row["not_run"] for row in bench.rows[SIZE].values()] == ["the time was over"] * 2
+    assert all(worker.answers == 99 for worker in workers.values())
 
 
 class Fatal(str):
@@ -149,9 +228,42 @@ class Fatal(str):
         return os._exit, (3,)
 
 
-def test_a_lane_whose_process_dies(gpu: ModuleType) -> None:
-    task = gpu.Task(gpu.LANES[0], Fatal(), "", "", SIZE, (1,), 1, "cpu")
-    assert gpu.measure_apart(task) == {"not_run": "its process ended with code 3"}
+def test_a_process_that_dies_and_one_that_is_silent(gpu: ModuleType) -> None:
+    import time
+
+    from gpu_workers import Apart, run_apart
+
+    dead = Apart(str, Fatal())
+    for _ in range(2):
+        assert dead.ask("upper", patience=60) == {"not_run": "its process ended with code 3"}
+    assert run_apart(time.sleep, 60, patience=0.1) == {"not_run": "no answer in 0 s"}
+    assert run_apart(int, "7", patience=60) == 7
+    assert run_apart(int, "x", patience=60)["not_run"].startswith("ValueError: invalid literal")
+
+
+def test_what_was_prepared_is_used(gpu: ModuleType, tmp_path: Path) -> None:
+    from gpu_models import read_costs, write_costs
+    from graph_cost import LayerCost
+
+    costs = {SIZE: [LayerCost(3, 4), LayerCost(5, 6)], (8, 9): []}
+    write_costs(tmp_path, costs)
+    assert read_costs(tmp_path) == costs
+    assert read_costs(tmp_path / "nowhere") == {}
+
+
+def test_a_plan_that_cannot_be_built_says_why(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_models
+
+    def save(model: Path, path: Path, flavor: str, batch: int) -> None:
+        if flavor == "tensorrt":
+            raise ValueError("no kernel image\nsecond line")
+        if batch == 1:
+            path.touch()
+
+    monkeypatch.setattr(gpu_models, "_save_plan", save)
+    assert gpu_models.save_plans(tmp_path, 4) == {}
+    assert (tmp_path / "nst.4.plan.missing").read_text() == "ValueError: no kernel image"
+    assert [path.name for path in gpu_models.missing_plans(tmp_path, 4)] == ["naive.4.rtx.plan", "nst.4.rtx.plan"]
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
@@ -193,5 +305,6 @@ def test_the_json_is_written_whole(gpu: ModuleType, tmp_path: Path) -> None:
     result = {"machine": gpu.describe(), "sizes": {}}
     gpu.write(tmp_path / "new" / "gpu.json", result)
     content = json.loads((tmp_path / "new" / "gpu.json").read_text())
+    assert gpu.versions()["torch"] == torch.__version__
     assert content["machine"]["onnx"] == onnx.__version__
     assert content["machine"]["gpus"]

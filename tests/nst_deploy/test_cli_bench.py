@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nst_deploy import cli_bench
 from nst_deploy.cli_bench import main
 from tests.engines import write_engine
 
@@ -89,6 +91,7 @@ def test_no_back_end_at_all() -> None:
         (("--engine", "engine.onnx", "--size", "16x16,7x16"), 2, "'7x16' given"),
         (("--engine", "engine.onnx", "--runs", "0"), 2, "'0' given, expected a whole number, 1.."),
         (("--engine", "engine.onnx", "--threads", "many"), 2, "'many' given"),
+        (("--engine", "engine.onnx", "--precision", "fp8"), 2, "invalid choice: 'fp8'"),
         (("--engine", "engine.onnx", "--ckpt", "a.pth"), 2, "not allowed with"),
         (("--engine", "engine.onnx", "--picture", "no.jpg"), 1, "No picture at no.jpg"),
         (("--engine", "engine.onnx", "--json", "text.onnx/a.json"), 1, "Cannot write text.onnx"),
@@ -116,6 +119,31 @@ def test_a_checkpoint_that_cannot_be_exported(capfd: pytest.CaptureFixture[str])
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("nst-export: error: ")
     assert "no.pth" in last
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_a_checkpoint_is_exported_for_what_there_is(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, has_gpu: bool
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def export(ckpt: Path, folder: Path, *options: str) -> Run:
+        asked.append(options)
+        if "fp32,int8" in options:
+            write_engine(folder / f"{ckpt.stem}.onnx")
+            write_engine(folder / f"{ckpt.stem}.int8.onnx", precision="int8")
+        return subprocess.CompletedProcess([], int("rtx" in options), "", "reading\nnst-export: error: no room\n")
+
+    monkeypatch.setattr(cli_bench, "why_no_gpu", lambda: None if has_gpu else "there is none")
+    monkeypatch.setattr(cli_bench, "find_spec", lambda name: object() if name == "tensorrt_rtx" else None)
+    monkeypatch.setattr(cli_bench, "_run_export", export)
+    with ExitStack() as stack:
+        assert cli_bench._export(here / "a.pth", stack).name == "a.onnx"
+    plan = ("--format", "plan", "--trt-flavor", "rtx")
+    onnx = ("--format", "onnx", "--precision")
+    assert asked == ([(*onnx, "fp32,int8"), (*onnx, "fp16"), plan] if has_gpu else [(*onnx, "fp32,int8")])
+    failure = "nst-export --format plan --trt-flavor rtx: nst-export: error: no room\n"
+    assert capsys.readouterr().err.removeprefix(f"exporting {here / 'a.pth'}\n") == (failure if has_gpu else "")
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst_train.fast_forms import InstanceNorm, ThinConv, self_product, use_fast_forms
+from nst_train.fast_forms import FewChannelsConv, InstanceNorm, mirrored, self_product, use_fast_forms, written_out
 from nst_train.transform_net import PRESETS, TransformNet, TransformNetConfig
 
 
@@ -56,15 +56,46 @@ def test_instance_norm_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(norm, x)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)]
+)
+def test_instance_norm_written_out_is_pytorchs(dtype: torch.dtype, tolerance: float) -> None:
+    x = random(3, 6, 11, 14, dtype=dtype) * 3 + 2
+    weight, bias = torch.randn(2, 6, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    ours = written_out(x, weight, bias, 1e-5)
+    assert ours.dtype == dtype
+    theirs = F.instance_norm(x.double(), weight=weight.double(), bias=bias.double(), eps=1e-5)
+    assert relative(ours, theirs) < tolerance
+
+
 @pytest.mark.parametrize("size", [(12, 12), (12, 16), (13, 12), (11, 9)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_thin_conv_is_pytorchs(size: tuple[int, int], bias: bool) -> None:
-    ours, theirs = ThinConv(4, 3, 5, bias=bias).double(), nn.Conv2d(4, 3, 5, bias=bias).double()
+@pytest.mark.parametrize("form", ["forward", "by_strides", "by_channels"])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "padding"), [((4, 3), 5, 0), ((3, 7), 9, 0), ((3, 7), 3, 1), ((4, 3), 4, 0)]
+)
+def test_convolution_of_few_channels_is_pytorchs(
+    size: tuple[int, int], bias: bool, form: str, channels: tuple[int, int], kernel: int, padding: int
+) -> None:
+    ours = FewChannelsConv(*channels, kernel, padding=padding, bias=bias).double()
+    theirs = nn.Conv2d(*channels, kernel, padding=padding, bias=bias).double()
     theirs.load_state_dict(ours.state_dict())
-    x = random(2, 4, *size)
-    grad = random(2, 3, size[0] - 4, size[1] - 4)
-    for a, b in zip(norm_and_gradients(ours, x, grad), norm_and_gradients(theirs, x, grad), strict=True):
+    x = random(2, channels[0], *size)
+    grad = random(2, channels[1], *(side + 2 * padding - kernel + 1 for side in size))
+    truth = norm_and_gradients(theirs, x, grad)
+    ours.forward = getattr(ours, form)  # type: ignore[method-assign]
+    for a, b in zip(norm_and_gradients(ours, x, grad), truth, strict=True):
         assert relative(a, b) < 1e-12
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_mirrored_is_pytorchs_reflection(width: int) -> None:
+    x = random(2, 3, 6, 9).requires_grad_()
+    ours, theirs = mirrored(x, width), F.pad(x, (width,) * 4, mode="reflect")
+    assert torch.equal(ours, theirs)
+    grad = random(*ours.shape)
+    gradients = [torch.autograd.grad(padded, x, grad, retain_graph=True)[0] for padded in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +126,7 @@ def test_a_whole_net_stays_the_same_function(config: TransformNetConfig, size: t
     use_fast_forms(fast)
     assert fast.state_dict().keys() == net.state_dict().keys()
     assert sum(isinstance(module, InstanceNorm) for module in fast.modules()) > 3
-    assert any(isinstance(module, ThinConv) for module in fast.modules())
+    assert any(isinstance(module, FewChannelsConv) for module in fast.modules())
     image = random(2, 3, *size) * 60 + 120
     results = []
     for each, layout in ((net, torch.contiguous_format), (fast, torch.channels_last)):

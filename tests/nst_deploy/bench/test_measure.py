@@ -8,9 +8,9 @@ from PIL import Image
 
 from nst_deploy.bench import measure as module
 from nst_deploy.bench.measure import compare, count_runs, measure
+from nst_deploy.bench.ways import find_ways
 from nst_deploy.bench.worker import Assignment, peak_memory
 from nst_deploy.bench.worker_process import Worker, WorkerFailedError
-from nst_deploy.runtime.backend import VARIANTS
 from tests.engines import CONTRACT, negative, write_engine
 
 
@@ -74,17 +74,17 @@ def test_compare() -> None:
 def test_what_does_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "free_memory", lambda: 2**30)
     done: list[int] = []
+    ways = find_ways(tmp_path / "never opened.onnx", CONTRACT)
     measurement = measure(
-        tmp_path / "never opened.onnx",
+        ways,
         CONTRACT,
         Image.new("RGB", (8, 8)),
         [(5000, 5000), (9000, 9000)],
-        VARIANTS,
         runs=4,
         threads=1,
         advance=lambda count, _: done.append(count),
     )
     assert measurement.rows == ()
-    assert len(measurement.absences) == 2 * len(VARIANTS)
+    assert len(measurement.absences) == 2 * len(ways.ways)
     assert measurement.absences[0].reason == "all of them together need about 9.3 GiB, 1.0 GiB are free"
-    assert sum(done) == count_runs(2, len(VARIANTS), 4)
+    assert sum(done) == count_runs(2, len(ways.ways), 4)

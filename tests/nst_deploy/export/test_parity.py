@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from nst_deploy.errors import ParityError, PictureSizeError, PictureUnreadableError
-from nst_deploy.export.parity import LIMITS, ODD_SIZE, ParityLimit, compare, verification_pictures
+from nst_deploy.export.parity import ODD_SIZE, compare, verification_pictures
+from nst_deploy.parity_limit import LIMITS, ParityLimit
 
 GREY = np.full((4, 5, 3), 100, np.uint8)
 

@@ -68,6 +68,10 @@ class _GraphStrategy(enum.Enum):
     WHOLE_GRAPH_CAPTURE = 1
 
 
+class _Specialization(enum.Enum):
+    LAZY, EAGER = range(2)
+
+
 class _Mode(enum.Enum):
     NONE, INPUT, OUTPUT = range(3)
 
@@ -97,6 +101,7 @@ class FakeLibrary(ModuleType):
         self.ILogger = _Logger
         if flavor == "rtx":
             self.IRuntimeCache, self.CudaGraphStrategy = _RuntimeCache, _GraphStrategy
+            self.DynamicShapesKernelSpecializationStrategy = _Specialization
 
     def Runtime(self, logger: "_Logger") -> "_Runtime":  # noqa: N802
         return _Runtime(self, logger)
@@ -175,13 +180,15 @@ class _Engine(_Part):
             return None
         strategy = how.strategy if isinstance(how, _RuntimeConfig) else how
         assert strategy == _Strategy.USER_MANAGED
-        self.library.strategies.append(getattr(how, "cuda_graph_strategy", None))
+        names = ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy")
+        self.library.strategies.append(tuple(getattr(how, name).name for name in names if hasattr(how, name)))
         return _Context(self)
 
 
 class _RuntimeConfig:
     def __init__(self, library: FakeLibrary) -> None:
         self.library, self.strategy, self.cuda_graph_strategy = library, _Strategy.STATIC, _GraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy = _Specialization.LAZY
 
     def set_execution_context_allocation_strategy(self, strategy: _Strategy) -> None:
         self.strategy = strategy

@@ -1,5 +1,6 @@
 """Plans and ONNX engines on a real GPU, and what a machine without one says of a real plan."""
 
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_common.errors import UserError
 from nst_deploy.errors import BackendMissingError, GpuUnavailableError
 from nst_deploy.plan_sidecar import Flavor
 from nst_deploy.runtime.backend import open_backend
@@ -18,6 +18,8 @@ from tests.engines import write_engine
 
 torch = pytest.importorskip("torch")
 SIZES = ((64, 96), (61, 97), (256, 256))
+STATIC = (64, 96)
+ENGINES = "NST_TEST_ENGINES"  # an environment variable: a folder, where exporting anew would take too long
 FLAVORS: tuple[Flavor, ...] = ("tensorrt", "rtx")
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -59,26 +61,48 @@ def test_a_real_plan_where_no_gpu_is(tmp_path: Path) -> None:
 # --- with one --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the published wave, exported in both precisions."""
+def exported(data: Path, fresh: Path, static: tuple[int, int] | None = None) -> Path:
+    """A folder with the published wave in both precisions: that of an earlier run, where ENGINES says where."""
     from nst_deploy.export.exporter import export
 
-    folder = tmp_path_factory.mktemp("wave")
-    checkpoint = shared_data / "lengstrom/wave.npz"
-    export(checkpoint, folder, formats=["onnx"], precisions=["fp32", "fp16"], verify=False)
+    kept = os.environ.get(ENGINES)
+    folder = Path(kept) / ("any" if static is None else "{}x{}".format(*static)) if kept else fresh
+    if not (folder / "wave.fp16.onnx").exists():
+        checkpoint = data / "lengstrom/wave.npz"
+        export(checkpoint, folder, formats=["onnx"], precisions=["fp32", "fp16"], static_size=static, verify=False)
     return folder
 
 
+@pytest.fixture(scope="module")
+def engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(shared_data, tmp_path_factory.mktemp("wave"))
+
+
+@pytest.fixture(scope="module")
+def static_engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for one size, STATIC."""
+    return exported(shared_data, tmp_path_factory.mktemp("static"), STATIC)
+
+
 @pytest.fixture(scope="module", params=FLAVORS)
-def plan(request: pytest.FixtureRequest, engines: Path) -> Path:
+def plan(request: pytest.FixtureRequest, engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = {"compute_capabilities": ("current",)} if request.param == "rtx" else {}
-    return build(engines / "wave.fp16.onnx", engines, request.param, max_batch=2, **options)
+    folder = tmp_path_factory.mktemp(request.param)
+    return build(engines / "wave.fp16.onnx", folder, request.param, max_batch=2, **options)
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
     error = np.square(first.astype(float) - second).mean()
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def assert_alike(plan: Path, first: np.ndarray, second: np.ndarray) -> None:
+    """The same pixels; but TensorRT-RTX changes its kernels while it runs, and other kernels round otherwise."""
+    if plan.name.endswith(".rtx.plan"):
+        assert psnr(first, second) >= 55
+        assert np.abs(first.astype(int) - second).max() <= 3
+    else:
+        np.testing.assert_array_equal(first, second)
 
 
 class TestPlan:
@@ -92,14 +116,19 @@ class TestPlan:
 
     def test_a_cuda_graph_changes_nothing(self, plan: Path, shared_data: Path) -> None:
         backend, captured = PlanBackend(plan), PlanBackend(plan, cuda_graph=True)
+        made: dict[tuple[int, int], np.ndarray] = {}
         for size in (*SIZES, *SIZES):
             batch = photographs(shared_data, *size)
-            np.testing.assert_array_equal(backend.run(batch), captured.run(batch))
+            styled = captured.run(batch)
+            assert_alike(plan, backend.run(batch), styled)
+            np.testing.assert_array_equal(made.setdefault(size, styled), styled)
 
-    def test_a_foreign_stream_and_device_arrays(self, plan: Path, shared_data: Path) -> None:
-        backend = PlanBackend(plan)
+    @pytest.mark.parametrize("cuda_graph", [False, True])
+    def test_a_foreign_stream_and_device_arrays(self, plan: Path, shared_data: Path, cuda_graph: bool) -> None:
+        backend = PlanBackend(plan, cuda_graph=cuda_graph)
         stream = torch.cuda.Stream()
-        for size in SIZES:
+        kept = []  # so that every array has an address of its own
+        for size in (*SIZES, *SIZES):
             batch = photographs(shared_data, *size)
             expected = backend.run(batch)
             with torch.cuda.stream(stream):
@@ -108,9 +137,10 @@ class TestPlan:
                 assert backend.run_device(images, stream=stream, out=out) is out
                 made = torch.from_dlpack(backend.run_device(images, stream=stream.cuda_stream))
             stream.synchronize()
-            np.testing.assert_array_equal(out.cpu().numpy(), expected)
-            np.testing.assert_array_equal(made.cpu().numpy(), expected)
-            np.testing.assert_array_equal(torch.as_tensor(backend.run_device(images)).cpu().numpy(), expected)
+            assert_alike(plan, out.cpu().numpy(), expected)
+            assert_alike(plan, made.cpu().numpy(), expected)
+            assert_alike(plan, torch.as_tensor(backend.run_device(images)).cpu().numpy(), expected)
+            kept.append((images, out, made))
 
     def test_nothing_stays_in_the_gpus_memory(self, plan: Path, shared_data: Path) -> None:
         batch = photographs(shared_data, 512, 512)
@@ -144,9 +174,8 @@ class TestOnnxRuntime:
 
     @pytest.mark.parametrize("precision", ["fp32", "fp16"])
     def test_parity(self, engines: Path, shared_data: Path, precision: str) -> None:
-        pytest.importorskip("onnxruntime")
         name = "wave.onnx" if precision == "fp32" else "wave.fp16.onnx"
-        backend = open_or_skip(engines / name)
+        backend = open_backend(engines / name, "cuda")
         reference = open_backend(engines / "wave.onnx", "cpu")
         for size in SIZES:
             batch = photographs(shared_data, *size)
@@ -158,45 +187,28 @@ class TestOnnxRuntime:
             images = torch.from_numpy(batch).cuda()
             np.testing.assert_array_equal(torch.as_tensor(backend.run_device(images)).cpu().numpy(), styled)
 
-    @pytest.mark.parametrize("static", [None, (64, 96)])
-    def test_no_node_falls_back_to_the_cpu(
-        self, engines: Path, shared_data: Path, tmp_path: Path, static: tuple[int, int] | None
-    ) -> None:
-        engine = engines / "wave.fp16.onnx"
-        open_or_skip(engine).close()
-        if static is not None:
-            engine = export_wave(shared_data, tmp_path, static)
+    def test_no_node_falls_back_to_the_cpu(self, engines: Path, static_engines: Path) -> None:
+        open_backend(engines / "wave.fp16.onnx", "cuda").close()  # says what is missing, where something is
+        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         # Of an engine for any size, the padding is computed there: a few numbers, of which no pixel passes through.
-        allowed = {"Shape", "Squeeze", "Neg", "Mod", "Reshape", "Concat"} if static is None else set()
-        assert on_cpu(engine, ["CUDAExecutionProvider", "CPUExecutionProvider"]) <= allowed
+        allowed = {"Shape", "Squeeze", "Neg", "Mod", "Reshape", "Concat"}
+        assert on_cpu(engines / "wave.fp16.onnx", providers) <= allowed
+        for name in ("wave.onnx", "wave.fp16.onnx"):  # which a CUDA graph needs altogether
+            assert on_cpu(static_engines / name, providers) == set(), name
 
-    def test_a_static_engine_captured(self, shared_data: Path, tmp_path: Path) -> None:
-        from nst_deploy.export.exporter import export
-
-        files = export(
-            shared_data / "lengstrom/wave.npz", tmp_path, formats=["onnx"], static_size=(64, 96), verify=False
-        )
-        backend = open_or_skip(files.files[0].path, cuda_graph=True)
-        plain = open_backend(files.files[0].path, "cuda")
+    @pytest.mark.parametrize("name", ["wave.onnx", "wave.fp16.onnx"])
+    def test_a_static_engine_captured(self, static_engines: Path, name: str) -> None:
+        captured = open_backend(static_engines / name, "cuda", cuda_graph=True)
+        plain = open_backend(static_engines / name, "cuda")
         for seed in range(3):
-            batch = np.random.default_rng(seed).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
-            np.testing.assert_array_equal(backend.run(batch), plain.run(batch))
-
-
-def open_or_skip(engine: Path, **options: Any) -> Any:
-    try:
-        return open_backend(engine, "cuda", **options)
-    except UserError as error:
-        pytest.skip(str(error))
-
-
-def export_wave(data: Path, folder: Path, static: tuple[int, int]) -> Path:
-    from nst_deploy.export.exporter import export
-
-    report = export(
-        data / "lengstrom/wave.npz", folder, formats=["onnx"], precisions=["fp16"], static_size=static, verify=False
-    )
-    return report.files[0].path
+            batch = np.random.default_rng(seed).integers(0, 256, (1, *STATIC, 3), dtype=np.uint8)
+            styled, expected = captured.run(batch), plain.run(batch)
+            # cuDNN's search may settle on other algorithms in another session.
+            assert np.abs(styled.astype(int) - expected).max() <= (1 if name == "wave.onnx" else 3)
+            images = torch.from_numpy(batch).cuda()
+            out = torch.empty_like(images)
+            captured.run_device(images, out=out)
+            np.testing.assert_array_equal(out.cpu().numpy(), styled)
 
 
 def on_cpu(engine: Path, providers: list[str]) -> set[str]:

@@ -28,12 +28,13 @@ from nst_deploy.errors import (
 from nst_deploy.plan_sidecar import Profile
 from nst_deploy.runtime import backend as backend_module
 from nst_deploy.runtime import dlpack, ort_gpu, ort_providers
-from nst_deploy.runtime.backend import choose_device, likely_device, open_backend, variants_for
+from nst_deploy.runtime.backend import choose_device, likely_device, open_backend
 from nst_deploy.runtime.onnx_metadata import read_engine
 from nst_deploy.runtime.ort_gpu import IDLE_KEPT, OrtGpuBackend
 from nst_deploy.runtime.ort_providers import provider_list
 from tests.engines import CONTRACT, negative, write_engine
 
+CALL = "/src/cuda_call.cc:154 std::conditional_t<THRW, void> onnxruntime::CudaCall(ERRTYPE, const char*) "
 PROFILE = Profile((1, 8, 8), (1, 16, 16), (2, 64, 64))
 
 
@@ -110,9 +111,10 @@ def test_threads_share_one(engine: Path) -> None:
     assert len(backend._idle) <= IDLE_KEPT
 
 
+@pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("shape", [(2, 9, 17), (9, 17)])
-def test_arrays_by_their_address(engine: Path, shape: tuple[int, ...]) -> None:
-    backend = OnCpu(engine)
+def test_arrays_by_their_address(engine: Path, shape: tuple[int, ...], cuda_graph: bool) -> None:
+    backend = OnCpu(engine, cuda_graph=cuda_graph)
     pixels, target = random_batch(*shape), np.zeros((*shape, 3), np.uint8)
     out = as_device_array(target)
     assert backend.run_device(as_device_array(pixels), out=out) is out
@@ -123,6 +125,27 @@ def test_arrays_by_their_address(engine: Path, shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(view.reshape(made.shape), negative(pixels))
     with pytest.raises(NotADeviceArrayError, match="out "):
         backend.run_device(as_device_array(pixels), out=as_device_array(np.zeros((8, 8, 3), np.uint8)))
+
+
+def test_a_graph_reads_and_writes_its_own_pictures(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = OnCpu(engine, cuda_graph=True)
+    runs: list[tuple[str, int]] = []
+    original = backend._session.run_with_iobinding
+
+    def run(binding: Any, options: Any) -> None:
+        runs.append((options.get_run_config_entry("gpu_graph_id"), id(binding)))
+        original(binding, options)
+
+    monkeypatch.setattr(backend._session, "run_with_iobinding", run)
+    for seed in range(3):
+        pixels = random_batch(2, 9, 17, seed=seed)
+        out = np.zeros_like(pixels)
+        backend.run_device(as_device_array(pixels), out=as_device_array(out))
+        np.testing.assert_array_equal(out, negative(pixels))
+        np.testing.assert_array_equal(backend.run(pixels), negative(pixels))
+    assert len(set(runs)) == 1
+    backend.run_device(as_device_array(random_batch(1, 9, 17)))
+    assert [graph for graph, _ in runs] == ["0"] * 6 + ["1"]
 
 
 def test_arrays_wait_for_the_callers_stream(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +183,12 @@ def test_arrays_wait_for_the_callers_stream(engine: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("message", "expected"),
-    [("CUDA failure 2: out of memory", OutOfDeviceMemoryError), ("something else\nat line 3", BackendFailedError)],
+    [
+        ("CUDA failure 2: out of memory", OutOfDeviceMemoryError),
+        ("Conv: cuDNN is not available. Install cuDNN, update the system library", ProviderUnavailableError),
+        ("something else\nat line 3", BackendFailedError),
+        (f"{CALL}CUDA failure 700: an illegal memory access ; GPU=0 ; expr=cudaMemcpy\n\n", BackendFailedError),
+    ],
 )
 def test_a_run_that_fails_is_one_line(engine: Path, message: str, expected: type[UserError]) -> None:
     backend = OnCpu(engine)
@@ -176,6 +204,15 @@ def test_a_run_that_fails_is_one_line(engine: Path, message: str, expected: type
         with pytest.raises(expected) as caught:
             run()
         assert "\n" not in str(caught.value)
+        assert "std::" not in str(caught.value)
+
+
+def test_a_provider_that_is_left_out(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["Another"])
+    with pytest.raises(
+        ProviderUnavailableError, match=r"CPUExecutionProvider cannot be used: ONNX Runtime left it out"
+    ):
+        OnCpu(engine)
 
 
 def test_a_damaged_model(engine: Path) -> None:
@@ -269,8 +306,14 @@ def test_what_the_provider_needs_is_missing(
 ) -> None:
     gpu_wheel(monkeypatch, tmp_path)
     installed(monkeypatch, "onnxruntime-gpu")
-    with pytest.raises(ProviderUnavailableError, match=r"cannot open shared object.*onnxruntime-gpu\[cuda,cudnn\]"):
+    with pytest.raises(ProviderUnavailableError, match=r"No such file.*onnxruntime-gpu\[cuda,cudnn\]"):
         open_backend(engine, "cuda")
+    asked: list[Path] = []
+    needed = ("libm.so.6", "libcuda.so.1", "libcublas.so.99")
+    monkeypatch.setattr(ort_providers, "needed_libraries", lambda library: asked.append(library) or needed)
+    with pytest.raises(ProviderUnavailableError, match=r"libcublas\.so\.99: cannot open shared object"):
+        open_backend(engine, "cuda")
+    assert asked == [tmp_path / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so"]
     monkeypatch.setattr(ort_providers, "_why_not_loaded", lambda *_: "libnvinfer.so.10: cannot open shared object file")
     with pytest.raises(ProviderUnavailableError, match=r"libnvinfer.*pip install 'nst\[tensorrt\]'"):
         open_backend(engine, "tensorrt")
@@ -313,7 +356,6 @@ def test_auto_takes_a_gpu_that_can_be_used(engine: Path, monkeypatch: pytest.Mon
     backend = open_backend(engine)
     assert backend.name == "onnxruntime-bound"
     assert open_backend(engine, precision=None, device="cpu").name == "onnxruntime-cpu"
-    assert variants_for(engine) == (*backend_module.VARIANTS, ("cuda", None), ("tensorrt", None))
 
 
 @pytest.mark.usefixtures("cuda_machine")

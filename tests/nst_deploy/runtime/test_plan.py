@@ -181,7 +181,7 @@ def test_rtx_makes_its_own_graphs(tmp_path: Path, gpu: Simulator, monkeypatch: p
     library = install_library(monkeypatch, gpu, "rtx")
     for cuda_graph in (False, True):
         PlanBackend(write_plan(tmp_path / "a.rtx.plan", "rtx"), cuda_graph=cuda_graph).run(random_batch(1, 8, 8))
-    assert [strategy.name for strategy in library.strategies] == ["DISABLED", "WHOLE_GRAPH_CAPTURE"]  # type: ignore[attr-defined]
+    assert library.strategies == [("DISABLED", "LAZY"), ("WHOLE_GRAPH_CAPTURE", "EAGER")]
     assert gpu.calls["cudaStreamBeginCapture"] == 0
 
 
@@ -242,3 +242,22 @@ def test_a_stripped_plan_takes_its_weights_from_the_engine_beside_it(
         PlanBackend(plan)
     gc.collect()
     assert gpu.alive() == NOTHING
+
+
+def test_who_waits_for_the_whole_gpu_waits_for_a_capture_first(gpu: Simulator) -> None:
+    """CUDA refuses it while another thread captures."""
+    from nst_deploy.runtime.cuda_bindings import BindingsDriver
+
+    driver = BindingsDriver()
+    stream = driver.new_stream()
+    waiting = threading.Thread(target=driver.synchronize, args=(None,))
+    seen: list[int] = []
+
+    def enqueue() -> None:
+        waiting.start()
+        waiting.join(0.2)
+        seen.append(gpu.calls["cudaDeviceSynchronize"])
+
+    driver.capture(stream, enqueue)
+    waiting.join(5)
+    assert [*seen, gpu.calls["cudaDeviceSynchronize"]] == [0, 1]
