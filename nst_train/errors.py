@@ -53,6 +53,14 @@ class RecipeError(UsageError):
         super().__init__(f"Cannot use the recipe {path}: {problem}", "See nst-train fit --help for names and values")
 
 
+class RecipeTextError(UserError):
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(
+            f"Cannot save the recipe {path}: {text!a} holds bytes that are no UTF-8, which TOML requires",
+            "Rename that file, or leave out --save-recipe",
+        )
+
+
 class ContentNotFoundError(UserError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"No folder of photographs at {path}", "Check the path given with --content")
@@ -254,6 +262,15 @@ class PictureNotFoundError(UserError):
 class PictureUnreadableError(UserError):
     def __init__(self, path: Path, option: str, reason: str) -> None:
         super().__init__(f"{option}: cannot read {path}: {reason}", "Give a JPEG, PNG or WebP file that is whole")
+
+
+class TooLargeForFormatError(UserError):
+    def __init__(self, path: Path, width: int, height: int, limit: int) -> None:
+        super().__init__(
+            f"Cannot write {path}: {width}x{height} px (width x height), "
+            f"but {path.suffix} holds at most {limit} a side",
+            "End it in .png, or make the picture smaller with --size",
+        )
 
 
 class SuffixError(UsageError):

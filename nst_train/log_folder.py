@@ -1,6 +1,7 @@
 """Where a training logs: a folder of its own inside --log-dir, found again when it is resumed."""
 
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -31,23 +32,33 @@ def claim_log_folder(log_dir: Path, out: Path, *, resumed: bool) -> Path:
 
 def _new_folder(log_dir: Path, out: Path) -> Path:
     log_dir.mkdir(parents=True, exist_ok=True)
+    name = as_text(out.stem)
     for number in itertools.count(1):
-        folder = log_dir / (out.stem if number == 1 else f"{out.stem}-{number}")
+        folder = log_dir / (name if number == 1 else f"{name}-{number}")
         try:
             folder.mkdir()
         except FileExistsError:
             continue
-        (folder / OWNER).write_text(f"{out.absolute()}\n", encoding="utf-8")
+        (folder / OWNER).write_bytes(_owner(out))
         return folder
     raise AssertionError("numbers do not end")
 
 
 def _folders_of(log_dir: Path, out: Path) -> list[Path]:
     """The folders of trainings of ``out``, oldest first."""
-    numbered = re.compile(re.escape(out.stem) + r"(?:-(\d+))?")
+    numbered = re.compile(re.escape(as_text(out.stem)) + r"(?:-(\d+))?")
     found: dict[int, Path] = {}
     for owner in log_dir.glob(f"*/{OWNER}"):
         name = numbered.fullmatch(owner.parent.name)
-        if name and owner.read_text(encoding="utf-8").strip() == str(out.absolute()):
+        if name and owner.read_bytes() == _owner(out):
             found[int(name[1] or 1)] = owner.parent
     return [found[number] for number in sorted(found)]
+
+
+def as_text(name: str) -> str:
+    """A file's name as TensorBoard takes it: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def _owner(out: Path) -> bytes:
+    return os.fsencode(out.absolute()) + b"\n"  # a path need not be text

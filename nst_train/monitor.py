@@ -16,7 +16,7 @@ from nst_common.atomic_file import CannotWriteError, atomic_write
 from nst_common.progress import Progress
 from nst_train.data import UNREADABLE, decode
 from nst_train.errors import SampleUnreadableError
-from nst_train.log_folder import claim_log_folder
+from nst_train.log_folder import as_text, claim_log_folder
 from nst_train.trainer import StepReport, Trainer
 from nst_train.transform_net import MIN_SIZE
 
@@ -132,7 +132,7 @@ def _read_samples(trainer: Trainer) -> dict[str, Tensor]:
     """The pictures given with --sample by name, or else the first photograph trained on that is large enough."""
     samples: dict[str, Tensor] = {}
     for path in trainer.config.sample:
-        samples[_free_name(path.stem, samples)] = _read_sample(path)
+        samples[_free_name(as_text(path.stem), samples)] = _read_sample(path)
     if not samples:
         photographs = (trainer.pictures[number] for number in range(len(trainer.pictures)))
         if (first := next(filter(_large_enough, photographs), None)) is not None:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from nst_common.atomic_file import CannotWriteError, atomic_write
 from nst_train.data import UNREADABLE
-from nst_train.errors import PictureNotFoundError, PictureUnreadableError, SuffixError
+from nst_train.errors import PictureNotFoundError, PictureUnreadableError, SuffixError, TooLargeForFormatError
 
+# px; the longest sides that the formats hold, where a picture could come near them
+LONGEST_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # that we write
 
 
@@ -83,6 +85,10 @@ def save_picture(path: Path, image: Image.Image, *, overwrite: bool = True) -> N
 
     Raises:
         CannotWriteError: an unwritable place, a full disk, or a file that must not be replaced.
+        TooLargeForFormatError: the format holds no picture of that size.
     """
+    limit = LONGEST_SIDES.get(path.suffix.lower())
+    if limit is not None and max(image.size) > limit:
+        raise TooLargeForFormatError(path, *image.size, limit)
     with atomic_write(path, overwrite=overwrite) as partial:
         image.save(partial, format=Image.registered_extensions()[path.suffix.lower()], quality=95)

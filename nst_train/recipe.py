@@ -16,7 +16,7 @@ from typing import Any
 
 from nst_common.atomic_file import atomic_write
 from nst_train.config import TrainConfig, as_plain
-from nst_train.errors import RecipeError
+from nst_train.errors import RecipeError, RecipeTextError
 from nst_train.objective import ObjectiveConfig
 from nst_train.transform_net import PRESETS, TransformNetConfig
 
@@ -109,13 +109,14 @@ def write_recipe(path: Path, config: TrainConfig) -> None:
 
     Raises:
         CannotWriteError: an unwritable place or a full disk.
+        RecipeTextError: a path is not text.
     """
     plain = as_plain(config)
     lines = [f"{name} = {_toml(value)}" for name, value in _values(config, plain)]
     for table in TABLES:
         lines += ["", f"[{table}]", *(f"{name} = {_toml(value)}" for name, value in plain[table].items())]
     with atomic_write(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.write_bytes(b"".join(_encoded(path, line) for line in lines))
 
 
 def _values(config: TrainConfig, plain: Mapping[str, Any]) -> typing.Iterator[tuple[str, Any]]:
@@ -129,6 +130,13 @@ def _values(config: TrainConfig, plain: Mapping[str, Any]) -> typing.Iterator[tu
             yield name, [str(item.absolute()) for item in held]
         else:
             yield name, value
+
+
+def _encoded(path: Path, line: str) -> bytes:
+    try:
+        return f"{line}\n".encode()
+    except UnicodeEncodeError as error:
+        raise RecipeTextError(path, line) from error
 
 
 def _toml(value: Any) -> str:

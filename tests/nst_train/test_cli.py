@@ -134,6 +134,23 @@ def test_samples_of_one_name_do_not_replace_each_other(pictures: Path, small_vgg
     assert written == {"style_000004.jpg": (60, 45), "style-2_000004.jpg": (50, 40)}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is text")
+def test_names_that_are_no_text(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = os.fsdecode(b"caf\xe9")  # as an old disk in Latin-1 has them
+    painting, out = pictures / f"{odd}.png", pictures / f"{odd}.pth"
+    painting.write_bytes((pictures / "style.png").read_bytes())
+    given = ("--style", str(painting), "--out", str(out), "--sample", str(painting))
+    assert main(options(pictures, small_vgg, *given, "--max-minutes", "0", "--sample-every", "1")) == 0
+    assert main(options(pictures, small_vgg, *given, "--resume", "--sample-every", "1")) == 0
+    assert load_checkpoint(out).style == "caf_"
+    assert len(list((pictures / "logs" / "caf\N{REPLACEMENT CHARACTER}" / "samples").iterdir())) == 4
+    capsys.readouterr()
+    recipe = ("--overwrite", "--save-recipe", str(pictures / "recipe.toml"))
+    line = fails(options(pictures, small_vgg, *given, *recipe), capsys)
+    assert "no UTF-8, which TOML requires. Rename that file" in line
+    assert not (pictures / "recipe.toml").exists()
+
+
 def test_photographs_too_small_for_the_net_are_no_samples(
     pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
