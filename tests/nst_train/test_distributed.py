@@ -151,7 +151,7 @@ def test_what_rank_0_alone_does_all_wait_for(tmp_path: Path) -> None:
     body = "process.main_alone(lambda: open('done', 'x').close()); print(os.path.exists('done'))"
     done = start(tmp_path, *TWO, "--no-python", *program(body))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "True"]
+    assert done.stdout.count("True") == 2
     done = start(tmp_path, *TWO, "--no-python", *program("process.main_alone(refuse); print('went on')"))
     assert done.returncode != 0
     assert done.stdout == ""
