@@ -189,6 +189,26 @@ class PlanElsewhereError(UserError):
         )
 
 
+class RtxUnsupportedError(UserError):
+    """TensorRT-RTX runs nothing on this GPU, whatever a plan was built for.
+
+    Args:
+        what: the plan, or what was asked for.
+        gpu: its name.
+        capability: its compute capability, such as ``9.0``.
+        version: of TensorRT-RTX.
+        known: the compute capabilities that it runs on.
+    """
+
+    def __init__(self, what: str, gpu: str, capability: str, version: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"{what} cannot run on {gpu}: TensorRT-RTX {version} runs on GPUs of compute capability "
+            f"{', '.join(known)}, not {capability}",
+            "Run the FP16 engine there (nst-export --precision fp16) with --device cuda, or a plan of TensorRT itself: "
+            "nst-export --format plan --trt-flavor tensorrt --ckpt CHECKPOINT",
+        )
+
+
 class PlanWeightsMissingError(UserError):
     """A stripped plan whose weights are not at hand."""
 

@@ -9,6 +9,7 @@ from nst_deploy.export.build_options import CURRENT_GPU, RTX_DEFAULT_CAPABILITIE
 from nst_deploy.export.engine_builder import EngineBuilder
 from nst_deploy.export.trt_library import find_gpu
 from nst_deploy.plan_sidecar import PLAN_SUFFIXES, PlanSidecar, sha256
+from nst_deploy.runtime.trt import check_rtx
 
 TIMING_CACHE = "tensorrt.timing"  # beside the plans, for all of them: nets of one shape have the same kernels
 
@@ -34,14 +35,18 @@ def build_plan(
 
     Raises:
         UsageError: options that contradict each other or the flavour.
+        RtxUnsupportedError: a plan of TensorRT-RTX for this GPU, on which it runs none.
         ParserFailedError, BuildFailedError, BuildNeedsGpuError, BuildOutOfMemoryError.
     """
     name = contract.style + PLAN_SUFFIXES[builder.flavor]
     profile = options.profile(contract.static_size)
+    gpu = find_gpu()
+    if builder.flavor == "rtx" and gpu is not None and options.compute_capabilities == (CURRENT_GPU,):
+        # The library would build it all the same.
+        check_rtx(f"{name} for --compute-capability {CURRENT_GPU}", builder.trt, gpu.gpu)
     started = time.monotonic()
     content = builder.build(model, profile, options, name=name, timing_cache=folder / TIMING_CACHE)
     seconds = time.monotonic() - started
-    gpu = find_gpu()
     sidecar = PlanSidecar(
         contract=contract,
         plan_sha256=sha256(content),

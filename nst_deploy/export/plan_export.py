@@ -12,6 +12,7 @@ from nst_deploy.errors import (
     DriverTooOldError,
     GpuUnavailableError,
     PlanElsewhereError,
+    RtxUnsupportedError,
 )
 from nst_deploy.export.build_options import BuildOptions
 from nst_deploy.export.engine import BuiltPlan, build_plan
@@ -26,6 +27,7 @@ NOT_HERE: tuple[type[UserError], ...] = (
     DriverTooOldError,
     GpuUnavailableError,
     PlanElsewhereError,
+    RtxUnsupportedError,
 )
 
 

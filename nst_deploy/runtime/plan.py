@@ -38,6 +38,7 @@ class PlanBackend:
         EngineNotFoundError, EngineUnreadableError, NotAnEngineError, WrongKindOfEngineError.
         SidecarMissingError, SidecarMalformedError, PlanMismatchError, PlanWeightsMissingError.
         PlanElsewhereError: it was built for another library, version or GPU.
+        RtxUnsupportedError: it is one of TensorRT-RTX, which runs nothing on this GPU.
         BackendMissingError, BackendBrokenError, GpuUnavailableError, DriverTooOldError, OutOfDeviceMemoryError.
     """
 
@@ -52,6 +53,8 @@ class PlanBackend:
         check_library(plan, sidecar, trt.__version__)
         own_graphs = cuda_graph and sidecar.flavor == "tensorrt"  # RTX makes its own, one for each shape as well
         self._driver = driver or open_driver(graphs=own_graphs)
+        if sidecar.flavor == "rtx":
+            library.check_rtx(str(plan), trt, self._driver.gpu)  # first: no other build of the plan would run either
         check_gpu(plan, sidecar, self._driver.gpu)
         self._logger = library.new_logger(trt)
         with self._driver.current():
@@ -63,7 +66,9 @@ class PlanBackend:
     def _open(
         self, trt: Any, plan: Path, content: bytes, sidecar: PlanSidecar, *, graphs: bool, cache: bool
     ) -> ContextFactory:
-        runtime, engine = library.deserialize(trt, self._logger, content, plan, portable=sidecar.portable)
+        runtime, engine = library.deserialize(
+            trt, self._logger, content, plan, self._driver.gpu, portable=sidecar.portable
+        )
         library.check_tensors(trt, engine, plan)
         if sidecar.weights_stripped:
             library.refit(trt, self._logger, engine, plan, find_weights(plan, sidecar))

@@ -4,11 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from nst_deploy.contract import INPUT_NAME, OUTPUT_NAME
-from nst_deploy.errors import EngineUnreadableError, NotAnEngineError, PlanWeightsMissingError
+from nst_deploy.errors import (
+    EngineUnreadableError,
+    NotAnEngineError,
+    PlanWeightsMissingError,
+    RtxUnsupportedError,
+)
 from nst_deploy.plan_sidecar import Flavor, Profile
+from nst_deploy.runtime.device_memory import Gpu
 from nst_deploy.runtime.vendor import loading
 
 NAMES: dict[Flavor, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+RTX_REFUSAL = "TensorRT-RTX does not support this compute capability"  # in its complaint about a plan
 MODULES: dict[Flavor, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 
 
@@ -42,7 +49,42 @@ def new_logger(trt: Any) -> Any:
     return Logger()
 
 
-def deserialize(trt: Any, logger: Any, content: bytes, plan: Path, *, portable: bool) -> tuple[Any, Any]:
+def rtx_capabilities(trt: Any) -> tuple[tuple[int, int], ...]:
+    """The compute capabilities that this release of TensorRT-RTX names, (major, minor), from the earliest on."""
+    names = (name.removeprefix("SM") for name in dir(trt.ComputeCapability) if name.startswith("SM"))
+    return tuple(sorted((int(digits[:-1]), int(digits[-1])) for digits in names))
+
+
+def rtx_runs_on(trt: Any, capability: tuple[int, int]) -> bool:
+    """Whether TensorRT-RTX runs on GPUs of this compute capability, (major, minor).
+
+    It builds plans on every GPU, also for ``current``, and refuses them only when they are loaded. Its own
+    ``get_engine_validity`` does not tell a plan for other GPUs from a GPU that no plan is for. But what it names to
+    build for is all that it runs on, besides what is later than all of these: 9.0 is not among them.
+    """
+    known = rtx_capabilities(trt)
+    return capability in known or capability > known[-1]
+
+
+def check_rtx(what: str, trt: Any, gpu: Gpu) -> None:
+    """
+    Args:
+        what: is to run there, for the message.
+        trt: the module tensorrt_rtx.
+
+    Raises:
+        RtxUnsupportedError: it runs nothing on this GPU.
+    """
+    if not rtx_runs_on(trt, gpu.compute_capability):
+        raise _unsupported(what, trt, gpu)
+
+
+def _unsupported(what: str, trt: Any, gpu: Gpu) -> RtxUnsupportedError:
+    known = ["{}.{}".format(*capability) for capability in rtx_capabilities(trt)]
+    return RtxUnsupportedError(what, gpu.name, gpu.capability, trt.__version__, known)
+
+
+def deserialize(trt: Any, logger: Any, content: bytes, plan: Path, gpu: Gpu, *, portable: bool) -> tuple[Any, Any]:
     """The library's runtime, which must live as long as the engine, and the engine.
 
     Args:
@@ -50,12 +92,15 @@ def deserialize(trt: Any, logger: Any, content: bytes, plan: Path, *, portable: 
 
     Raises:
         EngineUnreadableError: the library does not take it.
+        RtxUnsupportedError: because of the GPU, which ``check_rtx`` took for one that it runs on.
     """
     runtime = trt.Runtime(logger)
     if portable:
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
+        if RTX_REFUSAL in logger.last:
+            raise _unsupported(str(plan), trt, gpu)
         raise EngineUnreadableError(plan, logger.last or "it is damaged or no plan")
     return runtime, engine
 

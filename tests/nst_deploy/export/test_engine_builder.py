@@ -21,6 +21,7 @@ from nst_deploy.errors import (
     BuildNeedsGpuError,
     BuildOutOfMemoryError,
     ParserFailedError,
+    RtxUnsupportedError,
 )
 from nst_deploy.export import engine_builder, trt_library
 from nst_deploy.export.build_options import BuildOptions
@@ -267,6 +268,25 @@ def test_a_sidecar_of_a_machine_with_a_gpu(
     here = build_plan(model, CONTRACT, EngineBuilder("rtx", tensorrt), options, tmp_path)
     assert json.loads(here.content[4:])["capabilities"] == ["CURRENT"]
     assert here.sidecar.compute_capabilities == ("8.9",)
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
+def test_rtx_builds_nothing_for_a_gpu_here_on_which_it_would_not_run(
+    rtx: EngineBuilder, model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]
+) -> None:
+    class Unsupported(Driver):
+        gpu = Gpu("NVIDIA H100", capability, (13, 0))
+
+    monkeypatch.setattr("nst_deploy.export.engine.find_gpu", Unsupported)
+    monkeypatch.setattr(rtx, "build", lambda *_, **__: pytest.fail("it has been built"))
+    here = r"negative\.rtx\.plan for --compute-capability current cannot run on NVIDIA H100: .* 8\.9, .*, not \d+\.0\. "
+    with pytest.raises(RtxUnsupportedError, match=here) as caught:
+        build_plan(model, CONTRACT, rtx, BuildOptions(compute_capabilities=("current",)), tmp_path)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    monkeypatch.setattr("nst_deploy.export.engine.find_gpu", Unsupported)
+    elsewhere = build_plan(model, CONTRACT, rtx, BuildOptions(compute_capabilities=("8.9",)), tmp_path)
+    assert elsewhere.sidecar.compute_capabilities == ("8.9",)  # a plan for other machines is none of this one's affair
 
 
 # --- which library ---------------------------------------------------------------------------------------------------

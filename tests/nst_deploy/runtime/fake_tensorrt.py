@@ -80,6 +80,10 @@ class _DataType(enum.Enum):
     HALF, UINT8 = range(2)
 
 
+# Of release 1.7; pybind's enumerations list more than their members.
+_ComputeCapability = enum.Enum("_ComputeCapability", "NONE CURRENT SM75 SM80 SM86 SM89 SM120 SM121")
+
+
 class FakeLibrary(ModuleType):
     """``tensorrt`` or ``tensorrt_rtx``.
 
@@ -102,6 +106,7 @@ class FakeLibrary(ModuleType):
         if flavor == "rtx":
             self.IRuntimeCache, self.CudaGraphStrategy = _RuntimeCache, _GraphStrategy
             self.DynamicShapesKernelSpecializationStrategy = _Specialization
+            self.ComputeCapability = _ComputeCapability
 
     def Runtime(self, logger: "_Logger") -> "_Runtime":  # noqa: N802
         return _Runtime(self, logger)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_deploy.errors import BackendMissingError, GpuUnavailableError
+from nst_deploy.errors import BackendMissingError, GpuUnavailableError, RtxUnsupportedError
 from nst_deploy.plan_sidecar import Flavor
 from nst_deploy.runtime.backend import open_backend
+from nst_deploy.runtime.device_memory import open_driver
 from nst_deploy.runtime.gpu_probe import why_no_gpu
 from nst_deploy.runtime.plan import PlanBackend
+from nst_deploy.runtime.trt import RTX_REFUSAL, new_logger, rtx_capabilities, rtx_runs_on
 from tests.engines import write_engine
 
 torch = pytest.importorskip("torch")
@@ -88,7 +90,10 @@ def static_engines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 def plan(request: pytest.FixtureRequest, engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = {"compute_capabilities": ("current",)} if request.param == "rtx" else {}
     folder = tmp_path_factory.mktemp(request.param)
-    return build(engines / "wave.fp16.onnx", folder, request.param, max_batch=2, **options)
+    try:
+        return build(engines / "wave.fp16.onnx", folder, request.param, max_batch=2, **options)
+    except RtxUnsupportedError as error:  # the test below proves that it is the library that refuses
+        pytest.skip(error.problem)
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
@@ -103,6 +108,24 @@ def assert_alike(plan: Path, first: np.ndarray, second: np.ndarray) -> None:
         assert np.abs(first.astype(int) - second).max() <= 3
     else:
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_rtx_runs_where_we_say_that_it_does(tmp_path: Path) -> None:
+    """What the library says itself, with a plan for all GPUs that it builds for unless told otherwise."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    gpu = open_driver().gpu
+    runs = rtx_runs_on(trt, gpu.compute_capability)
+    options = {"compute_capabilities": (gpu.capability,)} if gpu.compute_capability in rtx_capabilities(trt) else {}
+    plan = build(write_engine(tmp_path / "negative.onnx", precision="fp16"), tmp_path, "rtx", **options)
+    logger = new_logger(trt)
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan.read_bytes())
+    assert (engine is not None) == runs, logger.last
+    if not runs:
+        assert RTX_REFUSAL in logger.last
+        with pytest.raises(RtxUnsupportedError, match=r", not \d+\.\d\. Run the FP16 engine there"):
+            open_backend(plan)
 
 
 class TestPlan:

@@ -22,13 +22,15 @@ from nst_deploy.errors import (
     PictureSizeError,
     PlanElsewhereError,
     PlanMismatchError,
+    RtxUnsupportedError,
     SidecarMalformedError,
     SidecarMissingError,
     WrongKindOfEngineError,
 )
 from nst_deploy.plan_sidecar import Flavor, Profile, sidecar_path
-from nst_deploy.runtime.backend import open_backend
+from nst_deploy.runtime.backend import Device, open_backend
 from nst_deploy.runtime.plan import PlanBackend
+from nst_deploy.runtime.trt import rtx_runs_on
 from tests.engines import CONTRACT, negative, write_engine
 from tests.nst_deploy.runtime.cuda_simulator import FakeRuntime, Simulator, install_bindings
 from tests.nst_deploy.runtime.fake_tensorrt import FakeLibrary, install_library, write_plan
@@ -138,6 +140,61 @@ def test_an_rtx_plan_is_not_tied_to_the_gpu_that_built_it(
 ) -> None:
     install_library(monkeypatch, gpu, "rtx")
     PlanBackend(write_plan(tmp_path / "a.rtx.plan", "rtx", gpu_name="Big GPU"))
+
+
+@pytest.mark.parametrize("capabilities", [(), ("9.0",), ("8.0", "8.6", "8.9", "12.0", "12.1")])
+@pytest.mark.parametrize("device", ["auto", "tensorrt"])
+def test_an_rtx_plan_on_a_gpu_that_rtx_does_not_run_on(
+    tmp_path: Path,
+    gpu: Simulator,
+    cuda: FakeRuntime,
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: tuple[str, ...],
+    device: Device,
+) -> None:
+    # Whatever it was built for: building it anew would help as little as copying it anew.
+    install_library(monkeypatch, gpu, "rtx")
+    cuda.capability = (9, 0)
+    plan = write_plan(tmp_path / "a.rtx.plan", "rtx", compute_capabilities=capabilities)
+    with pytest.raises(RtxUnsupportedError) as caught:
+        open_backend(plan, device)
+    assert one_line(caught) == (
+        f"{plan} cannot run on Simulated GPU: TensorRT-RTX 1.7.1.116 runs on GPUs of compute capability 7.5, 8.0, 8.6, "
+        "8.9, 12.0, 12.1, not 9.0. Run the FP16 engine there (nst-export --precision fp16) with --device cuda, or a "
+        "plan of TensorRT itself: nst-export --format plan --trt-flavor tensorrt --ckpt CHECKPOINT"
+    )
+
+
+def test_a_later_gpu_that_rtx_itself_refuses(
+    tmp_path: Path, gpu: Simulator, cuda: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = install_library(monkeypatch, gpu, "rtx")
+    library.fail["deserialize_cuda_engine"] = (
+        "IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine cannot run on this GPU, which has "
+        "compute capability 13.0. Supported compute capabilities: None. TensorRT-RTX does not support this compute "
+        "capability, so the engine cannot be rebuilt for it. In throwUnlessComputeCapSupported)"
+    )
+    cuda.capability = (13, 0)
+    with pytest.raises(RtxUnsupportedError, match=r"12\.1, not 13\.0\. Run the FP16 engine"):
+        PlanBackend(write_plan(tmp_path / "a.rtx.plan", "rtx", compute_capabilities=()))
+
+
+def test_an_rtx_plan_for_other_gpus_than_this_one(
+    tmp_path: Path, gpu: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_library(monkeypatch, gpu, "rtx")
+    with pytest.raises(PlanElsewhereError, match=r"capability 12\.0, here is .*8\.9\)\. .* --trt-flavor rtx"):
+        PlanBackend(write_plan(tmp_path / "a.rtx.plan", "rtx", compute_capabilities=("12.0",), gpu_name=None))
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [((7, 0), False), ((7, 5), True), ((8, 7), False), ((9, 0), False), ((10, 0), False), ((12, 1), True)],
+)
+def test_which_gpus_rtx_runs_on(gpu: Simulator, capability: tuple[int, int], runs: bool) -> None:
+    fake = FakeLibrary(gpu, "rtx")
+    assert rtx_runs_on(fake, capability) == runs
+    assert rtx_runs_on(fake, (13, 0))  # what comes later is the library's to refuse
 
 
 @pytest.mark.parametrize(("flavor", "package"), [("tensorrt", "tensorrt"), ("rtx", "tensorrt-rtx")])
