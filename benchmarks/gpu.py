@@ -4,10 +4,11 @@
 
 Rows: PyTorch eager in FP32 and FP16 (cudnn.benchmark, channels_last) and torch.compile's max-autotune; ONNX Runtime's
 CUDA provider, TensorRT and TensorRT-RTX, each with ``naive``, what torch.onnx.export makes of the very same
-uint8-to-uint8 net, and with ``nst``, what nst-export makes of it, with and without a CUDA graph. Every row has a
-process of its own, warmed up, timed by CUDA events; what is not installed or does not run says why and stops no other.
-The rows of a size take turns in rounds, so that all see the same clocks and temperatures; torch.compile alone, which
-takes minutes to get ready, comes when all sizes have been measured, and has its rounds for itself.
+uint8-to-uint8 net, and with ``nst``, what nst-export makes of it, with and without a CUDA graph; rows with a ``=`` have
+an option of the CUDA provider in place of nst's choice (``--skip =`` leaves them out). Every row has a process of its
+own, warmed up, timed by CUDA events; what is not installed or does not run says why and stops no other. The rows of a
+size take turns in rounds, so that all see the same clocks and temperatures; torch.compile alone, which takes minutes to
+get ready, comes when all sizes have been measured, and has its rounds for itself.
 
 ``ms`` is the median for one picture from device memory to device memory, ``p95`` what 95 % stay below, ``call`` how
 long the processor is held, ``copies`` the time with both copies through the host. ``best`` is the least time for one

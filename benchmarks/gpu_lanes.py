@@ -29,16 +29,19 @@ class GpuLane:
         graph: whose graph it is: PyTorch's own modules, what torch.onnx.export makes of them, or what nst-export makes.
         precision: of weights and activations.
         cuda_graph: run as one.
+        options: of ONNX Runtime's CUDA provider, in place of nst's own choice.
     """
 
     engine: Engine
     graph: Graph
     precision: Literal["fp32", "fp16"] = "fp16"
     cuda_graph: bool = False
+    options: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.engine} {self.graph} {self.precision}" + (" cuda-graph" if self.cuda_graph else "")
+        more = (["cuda-graph"] if self.cuda_graph else []) + [f"{name}={value}" for name, value in self.options]
+        return " ".join([self.engine, self.graph, self.precision, *more])
 
     def file(self, size: tuple[int, int], batch: int) -> str:
         """Name of its model in the work folder."""
@@ -55,6 +58,9 @@ class GpuLane:
         return self.engine == "compile"
 
 
+# What may make ONNX Runtime faster, or once made it slower, each beside the row without: see gpu_next.md.
+CUDA_OPTIONS = (("use_tf32", "0"), ("prefer_nhwc", "1"), ("cudnn_conv_algo_search", "HEURISTIC"))
+
 LANES = (
     GpuLane("eager", "pytorch", "fp32"),
     GpuLane("eager", "pytorch"),
@@ -62,6 +68,7 @@ LANES = (
         GpuLane("onnxruntime", graph, cuda_graph=captured)
         for graph, captured in (("naive", False), ("nst", False), ("nst", True))
     ),
+    *(GpuLane("onnxruntime", "nst", options=(option,)) for option in CUDA_OPTIONS),
     *(
         GpuLane(engine, graph, cuda_graph=captured)
         for engine in ("tensorrt", "rtx")
@@ -143,10 +150,14 @@ class BackendRunner:
         import torch
 
         from nst_deploy.runtime.backend import open_backend
+        from nst_deploy.runtime.ort_gpu import OrtGpuBackend
 
         self._torch = torch
-        device = "cuda" if lane.engine == "onnxruntime" else "tensorrt"
-        self._backend: Any = open_backend(model, device, cuda_graph=lane.cuda_graph, cache=False)
+        self._backend: Any
+        if lane.engine == "onnxruntime":
+            self._backend = OrtGpuBackend(model, cuda_graph=lane.cuda_graph, cuda_options=dict(lane.options))
+        else:
+            self._backend = open_backend(model, "tensorrt", cuda_graph=lane.cuda_graph, cache=False)
 
     def load(self, images: Pixels) -> None:
         self._images = self._torch.from_numpy(images).cuda()

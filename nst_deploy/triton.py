@@ -153,7 +153,10 @@ def _instances(kind: Kind, count: int) -> list[Message]:
 
 
 def _exact_float32() -> Message:
-    """Otherwise ONNX Runtime computes FP32 convolutions in TF32, which has 10 bits of mantissa."""
+    """Otherwise ONNX Runtime computes FP32 convolutions in TF32, which has 10 bits of mantissa.
+
+    Only for float32 models: it would take the Tensor Cores from FP16 ones, too.
+    """
     return {"name": "cuda", "parameters": map_of({"use_tf32": "0"})}
 
 

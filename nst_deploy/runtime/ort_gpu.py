@@ -3,6 +3,7 @@
 import ctypes
 import re
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -64,6 +65,7 @@ class OrtGpuBackend:
         provider: ``cuda``, or ``tensorrt``, which builds engines at the first run and keeps them in the user's cache.
         cuda_graph: run as a CUDA graph; for engines of one static size.
         cache: see ``provider``.
+        cuda_options: see ``provider_list``.
 
     Raises:
         BackendMissingError, BackendBrokenError, PackagesCollideError, ProviderUnavailableError, GpuUnavailableError.
@@ -73,7 +75,13 @@ class OrtGpuBackend:
     """
 
     def __init__(
-        self, engine: Path, *, provider: Provider = "cuda", cuda_graph: bool = False, cache: bool = True
+        self,
+        engine: Path,
+        *,
+        provider: Provider = "cuda",
+        cuda_graph: bool = False,
+        cache: bool = True,
+        cuda_options: Mapping[str, str] | None = None,
     ) -> None:
         model, self.contract = read_engine(engine)
         if cuda_graph and self.contract.static_size is None:
@@ -83,7 +91,9 @@ class OrtGpuBackend:
         if reason is not None:
             raise GpuUnavailableError(reason)
         self._profile = profile_of(provider, self.contract)
-        providers = provider_list(provider, model, self.contract, cuda_graph=cuda_graph, cache=cache)
+        providers = provider_list(
+            provider, model, self.contract, cuda_graph=cuda_graph, cache=cache, cuda_options=cuda_options
+        )
         self._start(ort, engine, f"onnxruntime-{provider}", providers, where="cuda", cuda_graph=cuda_graph)
 
     def _start(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -85,9 +86,18 @@ def _why_not_loaded(folder: Path, provider: Provider) -> str | None:
 
 
 def provider_list(
-    provider: Provider, model: bytes, contract: ModelContract, *, cuda_graph: bool, cache: bool
+    provider: Provider,
+    model: bytes,
+    contract: ModelContract,
+    *,
+    cuda_graph: bool,
+    cache: bool,
+    cuda_options: Mapping[str, str] | None = None,
 ) -> list[Any]:
     """For InferenceSession: what runs the engine, then what runs the rest (a few numbers about shapes, on the CPU).
+
+    Args:
+        cuda_options: of the CUDA provider, by ONNX Runtime's names, in place of our own choice.
 
     Raises:
         ProviderPrecisionError: TensorRT would round a float32 engine's numbers to TF32.
@@ -95,9 +105,10 @@ def provider_list(
     cuda = (
         NAMES["cuda"],
         {
-            "use_tf32": "0",  # an engine's precision is what its file says
+            "use_tf32": _use_tf32(contract),
             "arena_extend_strategy": "kSameAsRequested",
             "enable_cuda_graph": str(int(cuda_graph and provider == "cuda")),
+            **(cuda_options or {}),
         },
     )
     profile = profile_of(provider, contract)
@@ -108,6 +119,16 @@ def provider_list(
     tensorrt = {**_profile_options(profile), **(_cache_options(model) if cache else {})}
     tensorrt["trt_cuda_graph_enable"] = str(int(cuda_graph))
     return [(NAMES["tensorrt"], tensorrt), cuda, "CPUExecutionProvider"]
+
+
+def _use_tf32(contract: ModelContract) -> str:
+    """Float32 stays float32: an engine's precision is what its file says.
+
+    Not so for FP16, which TF32 does not touch: with ``use_tf32=0`` ONNX Runtime from 1.20 on takes every kernel for
+    Tensor Cores from the choice, whatever the type of the convolution (``deselect_numeric_notes({TENSOR_CORE})`` in its
+    ``core/providers/cuda/nn/conv.cc``), and FP16 without them is no faster than float32.
+    """
+    return str(int(contract.precision == "fp16"))
 
 
 def profile_of(provider: Provider, contract: ModelContract) -> Profile | None:

@@ -101,7 +101,7 @@ def test_the_base_net_has_the_arithmetic_that_is_known_of_it(gpu: ModuleType) ->
 
 def test_every_lane_has_a_name_and_a_file_of_its_own(gpu: ModuleType) -> None:
     names = [lane.name for lane in gpu.LANES]
-    assert len(set(names)) == len(names) == 14
+    assert len(set(names)) == len(names) == 17
     files = {lane.file(SIZE, 1) for lane in gpu.LANES}
     assert files == {
         "pytorch.pt",
@@ -115,6 +115,11 @@ def test_every_lane_has_a_name_and_a_file_of_its_own(gpu: ModuleType) -> None:
         for engine in ("tensorrt", "rtx"):
             assert {above.format(engine=engine), below.format(engine=engine)} <= set(names), name
     assert [lane.engine for lane in gpu.LANES if lane.late] == ["compile"]
+    assert [name for name in names if "=" in name] == [
+        "onnxruntime nst fp16 use_tf32=0",
+        "onnxruntime nst fp16 prefer_nhwc=1",
+        "onnxruntime nst fp16 cudnn_conv_algo_search=HEURISTIC",
+    ]
     from gpu_lanes import only
 
     assert [lane.name for lane in only(gpu.LANES, ("eager", "rtx"), ("graph", "naive"))] == [

@@ -1,5 +1,6 @@
 """ONNX Runtime on GPUs: the binding of pictures, run for real on the CPU, and everything that can be refused."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -230,9 +231,22 @@ def test_float32_stays_float32_on_cuda() -> None:
     assert (options["use_tf32"], options["enable_cuda_graph"]) == ("0", "1")
 
 
-def test_tensorrt_computes_what_the_file_says(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
+def test_fp16_keeps_the_tensor_cores() -> None:
+    # To ONNX Runtime use_tf32=0 means no kernel for Tensor Cores at all, not even for FP16.
+    half = dataclasses.replace(CONTRACT, precision="fp16")
+    for provider in ort_providers.NAMES:
+        cuda = dict(provider_list(provider, b"", half, cuda_graph=False, cache=False)[:-1])["CUDAExecutionProvider"]
+        assert cuda["use_tf32"] == "1"
 
+
+def test_options_that_are_given_go_before_ours() -> None:
+    given = {"use_tf32": "1", "prefer_nhwc": "1"}
+    (_, options), _ = provider_list("cuda", b"", CONTRACT, cuda_graph=False, cache=False, cuda_options=given)
+    assert options.items() >= given.items()
+    assert options["arena_extend_strategy"] == "kSameAsRequested"
+
+
+def test_tensorrt_computes_what_the_file_says(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = dataclasses.replace(CONTRACT, precision="fp16")
     (name, options), (second, cuda), _ = provider_list("tensorrt", b"m", half, cuda_graph=True, cache=True)
     assert (name, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")

@@ -140,7 +140,9 @@ class Stylizer final : public PackedStylizer {
             if (options_.device == Device::tensorrt) {
                 detail::append_tensorrt(ort_, session.get(), options_);
             }
-            if (options_.device != Device::cpu) detail::append_cuda(ort_, session.get(), options_);
+            if (options_.device != Device::cpu) {
+                detail::append_cuda(ort_, session.get(), options_, contract().precision);
+            }
             if (options_.configure) check(options_.configure(ort_, session.get()));
         } catch (const detail::Failure& failure) {
             const std::string reason = failure.reason.substr(0, failure.reason.find_last_not_of(". ") + 1);

@@ -128,9 +128,15 @@ inline std::pair<std::vector<const char*>, std::vector<const char*>> columns(con
     return both;
 }
 
-inline void append_cuda(const OrtApi& ort, OrtSessionOptions* session, const Options& options) {
-    // TF32 would be a lower precision than the engine's own.
-    const Settings settings = {{"device_id", std::to_string(options.gpu)}, {"use_tf32", "0"}};
+/// TF32 would be a lower precision than a float32 engine's own. For FP16 it changes nothing, but without it ONNX Runtime
+/// (from 1.20 on) takes every kernel for Tensor Cores from the choice, also for FP16.
+inline Settings cuda_settings(const Options& options, const std::string& precision) {
+    return {{"device_id", std::to_string(options.gpu)}, {"use_tf32", precision == "fp16" ? "1" : "0"}};
+}
+
+inline void append_cuda(const OrtApi& ort, OrtSessionOptions* session, const Options& options,
+                        const std::string& precision) {
+    const Settings settings = cuda_settings(options, precision);
     const auto [keys, values] = columns(settings);
     CudaOptions cuda(ort);
     check(ort, ort.CreateCUDAProviderOptions(cuda.out()));
