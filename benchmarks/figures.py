@@ -8,6 +8,7 @@ from sections import NOT_MEASURED, Results, about, cpp_rows, wide
 from targets import EAGER, targets
 
 SIZES = ("512x512", "680x1024", "1080x1920")  # HxW
+COMPILED = "CUDA graph, `--compile`"  # of training_gpu.json's lanes
 ROWS = {
     "PyTorch eager, f32": EAGER,
     "PyTorch `torch.compile`, f32": "pytorch compile f32",
@@ -52,6 +53,19 @@ def readme(results: Results) -> str:
     return wrapped(
         f"\n\n{body}\n\n{about(export)} {reached} of the {len(found)} figures that nst is to reach are reached: "
         "[benchmarks/](benchmarks/README.md).\n\n"
+    )
+
+
+def training(results: Results) -> str:
+    """The main page's sentence about training on a GPU."""
+    result = results.get("training_gpu")
+    if result is None:
+        return "(how long that takes is not measured yet)"
+    whole, lane = result["whole"], result["lanes"][COMPILED]
+    gpu = result["machine"]["gpus"][0].split(",")[0]
+    return wrapped(
+        f"\nOn one {gpu} {whole['steps']} of them take {max(whole['seconds'].values()):.0f} s with `--compile` "
+        f"({lane['ms_per_step']:.1f} ms each), after {lane['first_step_s']:.0f} s in which the first run compiles.\n"
     )
 
 

@@ -80,6 +80,8 @@ def main() -> None:
     settings = Settings(arguments.runs, arguments.batches, budget, arguments.patience, arguments.compile_patience)
     lanes = gpu_lanes.only(LANES, arguments.only, arguments.skip)
     result: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "machine": describe(), "sizes": {}}
+    if arguments.note:
+        result["note"] = arguments.note
     with tempfile.TemporaryDirectory(dir=arguments.work) as work, _workers(lanes, arguments.compile_mode) as workers:
         result["peaks"] = run_apart(gpu_lanes.peaks, patience=settings.budget.left(PATIENCE))
         if "not_run" in result["peaks"]:
@@ -392,6 +394,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--prepare", type=Path, metavar="DIR", help="only make the graphs, for --models; needs no GPU")
     parser.add_argument("--models", type=Path, metavar="DIR", help="made by --prepare; plans are built there")
     parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the figures go")
+    parser.add_argument("--note", metavar="TEXT", help="what else to know of this run; the page says it")
     parser.add_argument("--work", type=Path, metavar="DIR", help="for the models (default: the system's)")
     return parser.parse_args()
 

@@ -17,6 +17,7 @@ Graph = Literal["pytorch", "naive", "nst"]
 WARM = 10  # runs before anything is timed
 # s of further runs before that: TensorRT-RTX begins a new size with general kernels and compiles its own beside them.
 SETTLE: dict[Engine, float] = {"rtx": 3.0}
+LONGEST = 200  # characters of why a row was not run; libraries can go on for pages
 CPU_DEVICE = "cpu"  # for trying the benchmark itself without a GPU
 
 
@@ -58,7 +59,7 @@ class GpuLane:
         return self.engine == "compile"
 
 
-# What may make ONNX Runtime faster, or once made it slower, each beside the row without: see gpu_next.md.
+# What may make ONNX Runtime faster, or once made it slower, each beside the row without: see NEXT in sections.py.
 CUDA_OPTIONS = (("use_tf32", "0"), ("prefer_nhwc", "1"), ("cudnn_conv_algo_search", "HEURISTIC"))
 
 LANES = (
@@ -339,8 +340,11 @@ def why_missing(model: Path) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """One line."""
-    return f"{type(error).__name__}: {error}".split("\n")[0]
+    """One short line: of nst's own errors what is wrong without what to do, of others the first line."""
+    from nst_common.errors import UserError
+
+    said = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}".split("\n")[0]
+    return said if len(said) <= LONGEST else said[:LONGEST].rsplit(" ", 1)[0] + " …"
 
 
 def peaks(runs: int = 20) -> dict[str, float]:

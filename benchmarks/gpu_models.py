@@ -12,7 +12,6 @@ from export_models import plain_model
 from gpu_lanes import plan_name, reason, why_missing
 from graph_cost import LayerCost, count
 
-from nst_common.errors import UserError
 from nst_deploy.contract import ModelContract
 from nst_deploy.export.build_options import CURRENT_GPU, BuildOptions
 from nst_deploy.export.deployable import DeployableNet
@@ -110,7 +109,5 @@ def _or_why_not(path: Path, save: Callable[[Path], None]) -> None:
     path.with_name(path.name + ".missing").unlink(missing_ok=True)
     try:
         save(path)
-    except UserError as error:
-        path.with_name(path.name + ".missing").write_text(str(error))
     except Exception as error:  # noqa: BLE001  (whatever a library raises stops no other row)
         path.with_name(path.name + ".missing").write_text(reason(error))

@@ -30,7 +30,8 @@ def about(result: Mapping[str, Any]) -> str:
         if name in machine
     ]
     features = [machine["cpu_features"]] if machine.get("cpu_features") else []
-    where = ", ".join([machine["cpu"], *features, *machine.get("gpus", ()), *versions])
+    cpu = [machine["cpu"]] if "cpu" in machine else []
+    where = ", ".join([*cpu, *features, *machine.get("gpus", ()), *versions])
     how = [
         f"{result[key]} {noun}" for key, noun in (("threads", "threads"), ("runs", "runs")) if result.get(key, 0) > 1
     ]
@@ -238,7 +239,34 @@ def fp16_section(result: Mapping[str, Any]) -> str:
 # --- training and quality --------------------------------------------------------------------------------------------
 
 
-def training_section(result: Mapping[str, Any]) -> str:
+def training_section(results: Results) -> str:
+    """Side by side on a CPU, and what is known of a GPU."""
+    on_cpu = section("Training", "training", _training_on_cpu)(results)
+    on_gpu = _training_on_gpu(results["training_gpu"]) if "training_gpu" in results else "Not measured on a GPU."
+    return f"{on_cpu}\n{on_gpu}\n"
+
+
+def _training_on_gpu(result: Mapping[str, Any]) -> str:
+    body = table(
+        ("on a GPU", "ms per step", "pictures/s", "first step after, s"),
+        [
+            (
+                name,
+                f"{lane['ms_per_step']:.1f}",
+                f"{1e3 * result['batch'] / lane['ms_per_step']:.0f}",
+                f"{lane['first_step_s']:.1f}",
+            )
+            for name, lane in result["lanes"].items()
+        ],
+    )
+    whole = result["whole"]
+    seconds = f"{min(whole['seconds'].values()):.0f} to {max(whole['seconds'].values()):.0f} s"
+    crops = f"{result['batch']} crops of {result['crop']}×{result['crop']}"
+    note = f"{whole['steps']} steps of {crops} take {seconds}, from the command to the checkpoint. {result['note']}"
+    return "\n\n".join([body, note, about(result)])
+
+
+def _training_on_cpu(result: Mapping[str, Any]) -> str:
     crop = result["crop"]
     body = table(
         ("", "s per step", "pictures/s", "peak MiB"),
@@ -323,6 +351,31 @@ def cpp_section(result: Mapping[str, Any]) -> str:
 # --- GPUs ------------------------------------------------------------------------------------------------------------
 
 
+ORT_SOURCE = "https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core"
+# Written by hand: what is known of the sources, and no figure of ours.
+NEXT = f"""\
+What to try next on a GPU, for ONNX Runtime's CUDA provider (1.20 and later), by its source and our graph:
+
+- **`use_tf32`.** With 0 its [`conv.cc`]({ORT_SOURCE}/providers/cuda/nn/conv.cc) deselects every Tensor Core kernel of \
+cuDNN, also for FP16. nst now gives 0 to float32 engines alone; the row `use_tf32=0` shows what that is worth.
+- **`prefer_nhwc`.** Tensor Cores want NHWC, and cuDNN converts around each convolution otherwise. With it \
+[`Conv` and `DepthToSpace`]({ORT_SOURCE}/optimizer/layout_transformation/layout_transformation.cc) become NHWC, but \
+not `InstanceNormalization`, through which the \
+[optimizer]({ORT_SOURCE}/optimizer/transpose_optimization/onnx_transpose_optimization.cc) moves no `Transpose`: \
+every norm of ours keeps a pair of them. Means and products written out would let NHWC through, but need sums of \
+squares in float32.
+- **`InstanceNormalization`.** For one picture it is cuDNN's \
+[batch norm for training, spatial, NCHW]({ORT_SOURCE}/providers/cuda/nn/instance_norm.cc); by \
+[its kernel's name](https://github.com/pytorch/pytorch/issues/38915) a block for each channel, which would leave most \
+of the GPU idle at 32 channels. A profile would tell.
+- **`cudnn_conv_algo_search`.** `EXHAUSTIVE`, the default, is cuDNN's heuristic B, `HEURISTIC` its A; neither times \
+kernels, as PyTorch's `cudnn.benchmark` does.
+- **The first and the last convolution** have 3 and 12 channels on one side, which leaves most of a Tensor Core idle; \
+the floor takes them for full. Space-to-depth before the first might help every engine.
+- Nothing to gain: `fuse_conv_bias` (one convolution of 16 has a bias), `use_ep_level_unified_stream` (the graph is a \
+chain), and launches (a CUDA graph saves little)."""
+
+
 def gpu_section(result: Mapping[str, Any]) -> str:
     """A table for each size, and what nst's graph is worth by ratios."""
     sizes = result["sizes"]
@@ -334,11 +387,14 @@ def gpu_section(result: Mapping[str, Any]) -> str:
         ],
     )
     tables = [f"{wide(size)}, floor {at['floor_ms']:.3f} ms:\n\n{_gpu_table(at['rows'])}" for size, at in sizes.items()]
+    if any("not_run" in row for at in sizes.values() for row in at["rows"].values()):
+        tables.append(_gpu_not_run(sizes))
     note = (
         "From device memory to device memory, by CUDA events; `call` is how long the processor is held, `best` the "
         "least for one picture of several at once, `floor` how many times the least that convolutions could take."
     )
-    return "\n\n".join([note, f"Times as fast:\n\n{ratios}", *tables, about(result)])
+    more = [result["note"]] if "note" in result else []
+    return "\n\n".join([note, f"Times as fast:\n\n{ratios}", *tables, about(result), *more, NEXT])
 
 
 def _gpu_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -348,12 +404,25 @@ def _gpu_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return table(
         headings,
         [
-            (name, f"not run: {row['not_run']}".replace("|", "/"), *[""] * (len(headings) - 2))
-            if "not_run" in row
-            else (name, *(_number(row.get(key), form) for key, form in (*columns, *ratios)))
+            (name, *(_number(row.get(key), form) for key, form in (*columns, *ratios)))
             for name, row in rows.items()
+            if "not_run" not in row
         ],
     )
+
+
+def _gpu_not_run(sizes: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the tables lack, by the reason; with the size where that is not all of them."""
+    reasons: dict[str, dict[str, list[str]]] = {}  # reason -> row -> sizes
+    for size, at in sizes.items():
+        for name, row in at["rows"].items():
+            if "not_run" in row:
+                reasons.setdefault(row["not_run"], {}).setdefault(name, []).append(wide(size))
+    lines = []
+    for reason, rows in reasons.items():
+        names = (f"`{name}`" + (f" at {', '.join(at)}" if len(at) < len(sizes) else "") for name, at in rows.items())
+        lines.append(f"- {', '.join(names)}: {reason.rstrip('. ')}.")
+    return "Not run:\n\n" + "\n".join(lines)
 
 
 SECTIONS: tuple[Section, ...] = (
@@ -364,7 +433,7 @@ SECTIONS: tuple[Section, ...] = (
     section("FP16 at 4K", "fp16", fp16_section),
     section("NVIDIA GPUs", "gpu", gpu_section),
     section("A whole process, cold", "cold_start", cold_start_section),
-    section("Training", "training", training_section),
+    training_section,
     section("Quality of the styles", "quality", quality_section),
     section("C++", "cpp", cpp_section),
 )

@@ -271,6 +271,18 @@ def test_a_plan_that_cannot_be_built_says_why(gpu: ModuleType, tmp_path: Path, m
     assert [path.name for path in gpu_models.missing_plans(tmp_path, 4)] == ["naive.4.rtx.plan", "nst.4.rtx.plan"]
 
 
+def test_a_reason_is_one_short_line(gpu: ModuleType) -> None:
+    from gpu_lanes import reason
+
+    from nst_common.errors import UserError
+
+    assert reason(UserError("It has no wheels", "Buy some")) == "It has no wheels"
+    assert reason(ValueError("first\nsecond")) == "ValueError: first"
+    long = reason(UserError("word " * 100, "Read less"))
+    assert long.endswith("word …")
+    assert len(long) <= 202
+
+
 # --- the report ------------------------------------------------------------------------------------------------------
 
 

@@ -152,6 +152,7 @@ def test_gpu_and_quality(page: ModuleType) -> None:
                 },
             }
         },
+        "note": "Measured in the dark.",
     }
     quality = {
         "wave": {
@@ -165,6 +166,13 @@ def test_gpu_and_quality(page: ModuleType) -> None:
     text = page.pages({"gpu": gpu, "quality": quality})[page.PAGE]
     assert "| rtx: nst over naive | 1.23 |" in text
     assert "| rtx nst fp16 | 1.500 | 1.600 | 0.100 | 2.000 | 1.400 | 5.00 | 3.00 | 61.2 |" in text
-    assert "not run: no / tensorrt" in text
-    assert "NVIDIA X, 1.2.3" in text.replace("\n", " ")
+    assert "- `tensorrt nst fp16`: no | tensorrt.\n" in text
+    assert "Measured in the dark." in text
     assert "| `wave` | at least 42.5 | 12 | 1.235 | 9 |" in text
+    gpu["sizes"] = {
+        **gpu["sizes"],
+        "512x512": {"floor_ms": 0.2, "ratios": {}, "rows": {"rtx nst fp16": {"not_run": "It broke."}}},
+    }
+    text = page.pages({"gpu": gpu})[page.PAGE]
+    assert "- `tensorrt nst fp16` at 1024×680: no | tensorrt.\n- `rtx nst fp16` at 512×512: It broke.\n" in text
+    assert "NVIDIA X, 1.2.3" in text.replace("\n", " ")
