@@ -1,6 +1,6 @@
 """The figures that stand in pages written by hand: README.md and engines/cpp/README.md."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markdown import table, wrapped
@@ -54,6 +54,28 @@ def readme(results: Results) -> str:
         f"\n\n{body}\n\n{about(export)} {reached} of the {len(found)} figures that nst is to reach are reached: "
         "[benchmarks/](benchmarks/README.md).\n\n"
     )
+
+
+def gpu(results: Results) -> str:
+    """The main page's sentence about speed on a GPU."""
+    result = results.get("gpu", {"sizes": {}})
+    naive, eager = (
+        _range([at["ratios"][name] for at in result["sizes"].values() if name in at["ratios"]])
+        for name in ("onnxruntime: nst over naive", "onnxruntime: nst over eager fp32")
+    )
+    if not (naive and eager):
+        return "(the speed of ONNX Runtime on a GPU is not measured yet)"
+    name = result["machine"]["gpus"][0].split(",")[0]
+    return wrapped(
+        f"\nOn one {name} and ONNX Runtime the exported graph in FP16 was {naive} times as fast as the plain export, "
+        f"and {eager} times as fast as PyTorch eager in FP32.\n"
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    """``0.78 to 0.92``; empty without any."""
+    shown = sorted(f"{value:.2f}" for value in values)
+    return " to ".join(dict.fromkeys((shown[0], shown[-1]))) if shown else ""
 
 
 def training(results: Results) -> str:

@@ -20,7 +20,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE = Path("benchmarks/README.md")
 # Blocks of pages that are otherwise written by hand: page -> name of the block -> what makes it.
 BLOCKS: Mapping[Path, Mapping[str, Callable[[Results], str]]] = {
-    Path("README.md"): {"cold start": figures.cold_start, "figures": figures.readme, "training": figures.training},
+    Path("README.md"): {
+        "cold start": figures.cold_start,
+        "figures": figures.readme,
+        "gpu": figures.gpu,
+        "training": figures.training,
+    },
     Path("engines/cpp/README.md"): {"figures": figures.cpp},
 }
 INTRODUCTION = """\

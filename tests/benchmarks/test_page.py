@@ -61,6 +61,30 @@ def test_a_page_without_any_result_names_every_command(page: ModuleType) -> None
     assert "not measured" in made[Path("README.md")]
 
 
+def test_the_readme_says_what_was_measured_on_a_gpu(page: ModuleType) -> None:
+    lane = {"ms_per_step": 2.0, "first_step_s": 9.0}
+    machine = {"gpus": ["NVIDIA X, driver 1"], "torch": "9"}
+    training = {
+        "machine": machine,
+        "note": "",
+        "batch": 4,
+        "crop": 256,
+        "lanes": {"CUDA graph, `--compile`": lane},
+        "whole": {"steps": 100, "seconds": {"a": 3.4, "b": 4.6}},
+    }
+    rates = [{"onnxruntime: nst over naive": 1.5, "onnxruntime: nst over eager fp32": rate} for rate in (2.5, 0.5)]
+    sizes = {
+        f"{side}x{side}": {"floor_ms": 1.0, "ratios": at, "rows": {}} for side, at in zip((8, 9), rates, strict=True)
+    }
+    made = page.pages({"training_gpu": training, "gpu": {"machine": machine, "sizes": sizes}})
+    text = made[Path("README.md")].replace("\n", " ")
+    assert "On one NVIDIA X 100 of them take 5 s with `--compile` (2.0 ms each), after 9 s" in text
+    assert "On one NVIDIA X and ONNX Runtime" in text
+    assert "1.50 times as fast as the plain export, and 0.50 to 2.50 times as fast as PyTorch eager" in text
+    assert "100 steps of 4 crops of 256×256 take 3 to 5 s" in made[page.PAGE].replace("\n", " ")
+    assert "not measured yet" in page.pages({})[Path("README.md")]
+
+
 def test_no_line_of_text_is_wider_than_the_house_is(page: ModuleType) -> None:
     lines = page.pages(page.load())[page.PAGE].splitlines()
     assert not [line for line in lines if len(line) > 120 and not line.startswith("|") and " " in line.strip()]
