@@ -3,6 +3,7 @@
 # ruff: noqa: RUF009  (the functions called in the class body return dataclass fields)
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +141,11 @@ class TrainConfig:
             value = getattr(self, name)
             paths = (value,) if isinstance(value, str | Path) else value
             object.__setattr__(self, name, tuple(Path(path) for path in paths))
+
+    @property
+    def starts_from_out(self) -> bool:
+        """The net to start from is at ``out``, where this training's own nets will replace it."""
+        return self.init is not None and os.path.realpath(self.init) == os.path.realpath(self.out)
 
     @property
     def state_path(self) -> Path:

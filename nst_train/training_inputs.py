@@ -15,6 +15,8 @@ from nst_train.data import PictureStore, find_pictures
 from nst_train.errors import ContentEmptyError, InitMismatchError
 from nst_train.transform_net import TransformNetConfig
 
+NET_TO_START_FROM = "net to start from"  # among the fingerprints
+
 
 @dataclass(frozen=True)
 class TrainingInputs:
@@ -51,7 +53,7 @@ def _fingerprints(config: TrainConfig, photographs: Sequence[Path]) -> dict[str,
         "style": _sha256(config.style),
         "list of photographs": hashlib.sha256(listing.encode()).hexdigest(),
         "VGG file": _sha256(config.vgg_weights),
-        "net to start from": _sha256(config.init),
+        NET_TO_START_FROM: _sha256(config.init),
     }
 
 

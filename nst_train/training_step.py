@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Protocol, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,19 @@ class TrainingStep:
         self.optimizer.step()
         self._update_average()
         return torch.stack([part.detach().float() for part in (*value, norm)])
+
+    def load(self, net: Mapping[str, Any], average: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
+        """Takes over the state dicts of a TrainingStep, also of one on another kind of device."""
+        self.net.load_state_dict(net)
+        self.average.load_state_dict(average)
+        capturable = self.optimizer.defaults["capturable"]
+        self.optimizer.load_state_dict(dict(optimizer))
+        for group in self.optimizer.param_groups:
+            group["capturable"] = capturable  # the other device's would keep a GPU from capturing this one's step
+
+    def is_finite(self) -> bool:
+        """Whether every weight of the average is a finite number; waits for the device."""
+        return all(bool(value.isfinite().all()) for value in self._averages)
 
     def state_tensors(self) -> list[Tensor]:
         """Everything that ``run`` changes, as far as it is there yet: Adam makes its own in the first step."""

@@ -175,7 +175,9 @@ def test_numbers_that_leave_the_finite_stop_the_training(config: TrainConfig) ->
     trainer = Trainer(wild, CPU)
     with torch.no_grad():
         next(iter(trainer._learner.net.parameters())).fill_(math.nan)
-    with pytest.raises(DivergedError, match=r"step 2: the loss is nan.*tiny\.state\.pth stays.*lower --lr"):
+    with pytest.raises(
+        DivergedError, match=r"step 2: the loss is nan.*net, of step 1, is in \S+tiny\.pth\. .*lower --lr"
+    ):
         list(trainer.steps())
     assert config.state_path.read_bytes() == before
 
@@ -184,6 +186,39 @@ def test_a_wild_learning_rate_diverges_before_anything_is_written(config: TrainC
     with pytest.raises(DivergedError, match="nothing was written yet"):
         fit(dataclasses.replace(config, lr=1e38, warmup=0))
     assert not config.out.exists()
+
+
+def test_weights_that_leave_the_finite_are_never_written(config: TrainConfig) -> None:
+    trainer = Trainer(dataclasses.replace(config, checkpoint_every=1), CPU)
+    reports = trainer.steps()
+    assert next(reports).step == 1
+    before = config.out.read_bytes(), config.state_path.read_bytes()
+    with torch.no_grad():
+        next(iter(trainer._learner.average.parameters())).fill_(math.inf)  # as if by the step that follows
+    with pytest.raises(DivergedError, match="at step 2: the weights are no longer finite numbers; the last good net, "):
+        list(reports)
+    assert (config.out.read_bytes(), config.state_path.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, "--init OUT --overwrite --lr 0.00025"),
+        ({"resume": True}, "--no-resume --init OUT --overwrite --lr 0.00025"),
+        ({"lr": 1e-4}, "--init OUT --overwrite --lr 2.5e-05 --final-lr 2.5e-05"),
+    ],
+)
+def test_the_options_after_a_divergence_fit_the_training(
+    changes: dict[str, Any], options: str, config: TrainConfig
+) -> None:
+    trainer = Trainer(dataclasses.replace(config, checkpoint_every=1, **changes), CPU)
+    reports = trainer.steps()
+    next(reports)
+    with torch.no_grad():
+        next(iter(trainer._learner.net.parameters())).fill_(math.nan)
+    with pytest.raises(DivergedError) as caught:
+        list(reports)
+    assert str(caught.value).endswith(f"repeat the command with {options.replace('OUT', str(config.out))}")
 
 
 def test_a_rising_loss_is_divergence_and_a_noisy_one_is_not() -> None:
