@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig
-from nst_train.options import check_ranges, option
+from nst_train.options import LARGEST_SEED, check_ranges, option
 from nst_train.transform_net import TransformNetConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -74,7 +74,7 @@ class TrainConfig:
         "a crop shows up to this many times more of the photograph along each side, shrunk", 1.5, at_least=1, at_most=8
     )
     flip: bool = _schedule("mirror half of the crops", True)
-    lr: float = _schedule("learning rate of Adam after the warm-up", 1e-3, at_least=1e-9)
+    lr: float = _schedule("learning rate of Adam after the warm-up", 1e-3, at_least=1e-9, at_most=1e38)
     final_lr: float = _schedule("learning rate at the last step, reached linearly", 5e-5, at_least=0)
     warmup: int = _schedule("steps in which the learning rate grows from 0", 100, metavar="STEPS", at_least=0)
     grad_clip: float = _schedule("largest norm of the gradient; 0 does not clip", 10.0, metavar="NORM", at_least=0)
@@ -85,7 +85,7 @@ class TrainConfig:
         at_least=0,
         at_most=0.999999,
     )
-    seed: int = _schedule("of the first weights and of every crop", 0, at_least=0)
+    seed: int = _schedule("of the first weights and of every crop", 0, at_least=0, at_most=LARGEST_SEED)
     init: Path | None = _schedule(
         "start from another style's net instead of random weights: a fraction of the steps is enough",
         None,

@@ -51,7 +51,7 @@ def _fingerprints(config: TrainConfig, photographs: Sequence[Path]) -> dict[str,
     listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in photographs)
     return {
         "style": _sha256(config.style),
-        "list of photographs": hashlib.sha256(listing.encode()).hexdigest(),
+        "list of photographs": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
         "VGG file": _sha256(config.vgg_weights),
         NET_TO_START_FROM: _sha256(config.init),
     }
