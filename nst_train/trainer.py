@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from nst_train.checkpoints import Checkpoint
 from nst_train.config import Precision, TrainConfig
 from nst_train.data import CropLoader, CropPlan, load_style
 from nst_train.distributed import Process, join_processes
-from nst_train.errors import BatchNotDivisibleError
+from nst_train.errors import BatchNotDivisibleError, DivergedError
 from nst_train.objective import PerceptualObjective
 from nst_train.pictures import check_folder
 from nst_train.schedule import average_decay, learning_rate
@@ -93,30 +94,47 @@ class Trainer:
             CannotWriteError: a full disk; the checkpoint before stays.
             CannotCompileError: torch.compile failed.
         """
-        config = self.config
         started, before = time.monotonic(), self._course.seconds
-        deadline = math.inf if config.max_minutes is None else started + 60 * config.max_minutes
-        step, together = self._step()
+        deadline = math.inf if self.config.max_minutes is None else started + 60 * self.config.max_minutes
+        with closing(self._loader.batches(self.step, self.config.steps)) as batches:
+            for rows in self._bursts(batches, deadline):
+                everyone_goes_on = all(row[-1] == 0.0 for row in rows)
+                reports, failure = self._take_in([row[:-1] for row in rows])
+                self._course.seconds = before + time.monotonic() - started
+                is_due = self.finished or not everyone_goes_on or self.step % self.config.checkpoint_every == 0
+                if failure is None and is_due:
+                    self.save()
+                for report in reports:
+                    yield dataclasses.replace(report, seconds=self._course.seconds)
+                if failure is not None:
+                    raise failure
+                if not everyone_goes_on:
+                    return
+
+    def _bursts(self, batches: Iterator[Tensor], deadline: float) -> Iterator[list[list[float]]]:
+        """Trains, and looks at several steps at once: a Step's values for each, and whether any process wants to end.
+
+        The caller takes them in, so that ``self.step`` is what was looked at.
+        """
+        config = self.config
+        step, together = self._step()  # before the first batch: the loader's threads may use the GPU
         waiting: list[Tensor] = []  # values of steps that were begun and not yet looked at
-        for crops in self._loader.batches(self.step, config.steps):
+        for crops in batches:
             number = self.step + len(waiting)
             values = step(crops, learning_rate(config, number), average_decay(config, number))
             stop = values.new_full((1,), float(self._stop or time.monotonic() >= deadline))
             waiting.append(self.process.mean(torch.cat([values, stop])))
-            due = number + 1 == config.steps or (number + 1) % config.checkpoint_every == 0 or self._stop
-            if len(waiting) < together and not due and time.monotonic() < deadline:
-                continue
-            rows = torch.stack(waiting).tolist()
-            waiting.clear()
-            everyone_goes_on = all(row[-1] == 0.0 for row in rows)
-            reports = [self._take_in(row[:-1]) for row in rows]
-            self._course.seconds = before + time.monotonic() - started
-            if self.finished or not everyone_goes_on or self.step % config.checkpoint_every == 0:
-                self.save()
-            for report in reports:
-                yield dataclasses.replace(report, seconds=self._course.seconds)
-            if not everyone_goes_on:
-                return
+            due = self._ends_burst(number + 1) or self._stop or time.monotonic() >= deadline
+            if len(waiting) == together or due:
+                rows: list[list[float]] = torch.stack(waiting).tolist()
+                waiting.clear()
+                yield rows
+
+    def _ends_burst(self, step: int) -> bool:
+        """Whether the weights after ``step`` are wanted, so that no step behind it may have changed them."""
+        config = self.config
+        sampled = config.sample_every > 0 and step % config.sample_every == 0
+        return step == config.steps or step % config.checkpoint_every == 0 or sampled
 
     def stop(self) -> None:
         """Ends ``steps`` with a checkpoint after the step that is under way; safe in a signal handler."""
@@ -139,8 +157,17 @@ class Trainer:
             return learner, 1
         return CapturedStep(learner, config.batch, config.crop), LOOK_EVERY
 
-    def _take_in(self, values: Sequence[float]) -> StepReport:
-        """One more step is done; ``values`` are a Step's, of the whole batch."""
+    def _take_in(self, rows: Sequence[Sequence[float]]) -> tuple[list[StepReport], DivergedError | None]:
+        """The reports of finished steps, up to the first that failed; each row is a Step's, of the whole batch."""
+        reports: list[StepReport] = []
+        for row in rows:
+            try:
+                reports.append(self._report(row))
+            except DivergedError as failure:
+                return reports, failure
+        return reports, None
+
+    def _report(self, values: Sequence[float]) -> StepReport:
         content, style, variation, grid, total, grad_norm = values
         course = self._course
         if problem := course.losses.problem(total, grad_norm):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nst_train.allocator import ran_out_of_memory
 from nst_train.config import TrainConfig
 from nst_train.distributed import Process
 from nst_train.errors import CannotCompileError
@@ -61,8 +63,9 @@ class TrainingStep:
         # On the device where a graph is to read them: what a graph was captured with as numbers stays as it was.
         self._rate, self._keep_less = (torch.zeros((), device=process.device) for _ in range(2))
         on_gpu = process.device.type == "cuda"
+        captured = on_gpu and process.world == 1
         self.optimizer = torch.optim.Adam(
-            self._parameters, lr=self._rate if on_gpu else config.lr, fused=True, capturable=on_gpu
+            self._parameters, lr=self._rate if on_gpu else config.lr, fused=True, capturable=captured
         )
         wrapped: nn.Module = self.net
         self._targets: Callable[..., dict[str, Tensor]] = self.objective.targets
@@ -125,7 +128,7 @@ class TrainingStep:
                 targets = self._targets(content)
                 return self._compare(self.wrapped(content), targets)
             except RuntimeError as error:
-                if not self._config.compile:
+                if not self._config.compile or ran_out_of_memory(error):
                     raise
                 raise CannotCompileError(str(error)) from error
 
@@ -159,13 +162,15 @@ class CapturedStep:
         step.set(0.0, 1.0)
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # it will be
             for _ in range(CAPTURE_WARM_UP):
                 step.run(self._crops)
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._values = step.run(self._crops)
+        step.optimizer.zero_grad(set_to_none=True)  # replays need the graph's memory, and nothing else may hold it
         _restore(step.state_tensors(), before)
 
     def __call__(self, crops: Tensor, rate: float, decay: float) -> Tensor:

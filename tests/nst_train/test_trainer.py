@@ -18,6 +18,7 @@ from nst_train.data import load_style
 from nst_train.distributed import Process
 from nst_train.errors import (
     BatchNotDivisibleError,
+    CannotCompileError,
     ContentEmptyError,
     DivergedError,
     InitMismatchError,
@@ -246,6 +247,23 @@ def test_the_curve_is_thinned_to_means() -> None:
     assert len(curve.rows) == 200
     assert curve.rows[0] == [5.0, 3.0, 0.0, 0.0, 0.0, 1.0]  # the mean of 1 … 5
     assert curve.rows[-1][0] == 1000
+
+
+def test_too_little_memory_is_no_fault_of_the_compiler(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(dataclasses.replace(config, compile=True), CPU)
+
+    def fails(error: Exception) -> Any:
+        def targets(_content: torch.Tensor) -> Any:
+            raise error
+
+        return targets
+
+    monkeypatch.setattr(trainer._learner, "_targets", fails(torch.OutOfMemoryError("of 3 GiB")))
+    with pytest.raises(torch.OutOfMemoryError):
+        next(trainer.steps())
+    monkeypatch.setattr(trainer._learner, "_targets", fails(RuntimeError("no compiler")))
+    with pytest.raises(CannotCompileError, match=r"torch\.compile failed: no compiler"):
+        next(trainer.steps())
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(config: TrainConfig, tmp_path: Path) -> None:
