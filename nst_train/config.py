@@ -98,7 +98,7 @@ class TrainConfig:
         "autocast to bfloat16 or plain float32; auto takes bf16 where the hardware has it", "auto"
     )
     channels_last: bool = _machine("memory layout of the convolutions", True)
-    compile: bool = _machine("torch.compile the net and the losses: pays on a GPU from some thousand steps", False)
+    compile: bool = _machine("torch.compile the net and the losses: pays on a GPU from about ten thousand steps", False)
     workers: int = _machine(
         "threads that decode and crop ahead; 0 does it in between", 2, at_least=0, shapes_weights=False
     )
