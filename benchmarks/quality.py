@@ -7,7 +7,7 @@ direction with its line search, mostly a single evaluation of the objective. The
 objective is no higher than the net's; the optimisation stops there, or at ``--iterations``, and then the figure is a
 lower bound and marked as one. A style's ``lbfgs_iterations`` is the median over its photographs.
 
-    python benchmarks/quality.py --ckpt la_muse.pth --style la_muse.jpg --photos photographs/
+    python benchmarks/quality.py --ckpt la_muse.pth wave.pth --style la_muse.jpg wave.jpg --photos photographs/
 
 Photographs that are finished are kept in the results file after each one, so an interrupted run continues where it was.
 """
@@ -18,7 +18,8 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,16 @@ class Contest:
         }
 
 
-def contest_from(arguments: argparse.Namespace) -> Contest:
-    """The objective and the painting's sizes come from the checkpoint's record, or are training's defaults.
+def contest_from(ckpt: Path, style: Path, arguments: argparse.Namespace) -> Contest:
+    """The net of ``ckpt`` against L-BFGS with the painting ``style``.
+
+    The objective and the painting's sizes come from the checkpoint's record, or are training's defaults.
 
     Raises:
         UserError: the checkpoint cannot be read, or the painting is not the one that it was trained on.
     """
-    checkpoint = load_checkpoint(arguments.ckpt)
-    refuse_another_painting(checkpoint, arguments.style)
+    checkpoint = load_checkpoint(ckpt)
+    refuse_another_painting(checkpoint, style)
     record: Mapping[str, Any] = checkpoint.record.get("config", {})
     objective: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.get("objective", {}).items()
@@ -89,7 +92,7 @@ def contest_from(arguments: argparse.Namespace) -> Contest:
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     return Contest(
         checkpoint=checkpoint,
-        style=arguments.style,
+        style=style,
         style_size=tuple(record.get("style_size", defaults["style_size"])),
         objective=ObjectiveConfig(**objective),
         vgg_weights=arguments.vgg_weights,
@@ -102,11 +105,11 @@ def refuse_another_painting(checkpoint: Checkpoint, style: Path) -> None:
     """Against another painting than its own a net would lose a contest that it never trained for.
 
     Raises:
-        StyleUnreadableError: no such file.
+        StyleUnreadableError: no such file, or a folder.
         UsageError: the checkpoint's record names another file's SHA-256; a record without one is believed.
     """
     if not style.is_file():
-        raise StyleUnreadableError(style, "no such file")
+        raise StyleUnreadableError(style, "it is a folder" if style.is_dir() else "no such file")
     trained_on = checkpoint.record.get("inputs", {}).get("style")
     if trained_on and file_sha256(style) != trained_on:
         name = checkpoint.record.get("config", {}).get("style", "another file")
@@ -199,7 +202,7 @@ def run_contest(contest: Contest, photographs: Sequence[Path], out: Path) -> dic
     known = entry["photos"] if entry.get("settings") == settings else {}
     names = [photograph.name for photograph in photographs]
     entry = {"settings": settings, "photos": {photo: known[photo] for photo in names if photo in known}}
-    with join_processes() as process:
+    with _whole_float32(), join_processes() as process:
         styles = load_style(contest.style, contest.style_size)
         objective = PerceptualObjective(contest.objective, styles, vgg_weights=contest.vgg_weights).to(process.device)
         objective.to(memory_format=torch.channels_last)
@@ -209,6 +212,17 @@ def run_contest(contest: Contest, photographs: Sequence[Path], out: Path) -> dic
             entry = results[name] = summarize(entry)
             save_results(out, results)
     return entry
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Convolutions on a GPU without TF32's 10 bits: the figure is where two objectives of nearly equal size cross."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def save_results(out: Path, results: Mapping[str, Any]) -> None:
@@ -273,8 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     parser = ArgumentParser(prog="quality.py", description="How many L-BFGS iterations one pass of a net equals.")
-    parser.add_argument("--ckpt", type=Path, required=True, metavar="FILE", help="the trained net")
-    parser.add_argument("--style", type=Path, required=True, metavar="FILE", help="its painting")
+    parser.add_argument("--ckpt", type=Path, nargs="+", required=True, metavar="FILE", help="trained nets")
+    parser.add_argument("--style", type=Path, nargs="+", required=True, metavar="FILE", help="the painting of each")
     parser.add_argument(
         "--photos",
         type=Path,
@@ -290,11 +304,16 @@ def _run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE.json", help="(default: %(default)s)")
     arguments = parser.parse_args(argv)
-    contest = contest_from(arguments)
-    entry = run_contest(contest, held_out(arguments.photos, contest.checkpoint), arguments.out)
-    print(
-        f"{contest.checkpoint.style}: {entry['lbfgs_iterations']:g} L-BFGS iterations, median of {entry['photographs']}"
-    )
+    if len(arguments.ckpt) != len(arguments.style):
+        problem = f"{len(arguments.ckpt)} nets and {len(arguments.style)} paintings given"
+        raise UsageError(problem, "Give --style one painting for each net, in the same order")
+    pairs = zip(arguments.ckpt, arguments.style, strict=True)
+    contests = [contest_from(ckpt, style, arguments) for ckpt, style in pairs]
+    photographs = [held_out(arguments.photos, contest.checkpoint) for contest in contests]
+    for contest, photos in zip(contests, photographs, strict=True):
+        entry = run_contest(contest, photos, arguments.out)
+        iterations = f"{entry['lbfgs_iterations']:g} L-BFGS iterations"
+        print(f"{contest.checkpoint.style}: {iterations}, median of {entry['photographs']}")
     return 0
 
 

@@ -3,13 +3,14 @@
 # ruff: noqa: RUF009  (the functions called in the class body return dataclass fields)
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from nst_train.errors import ConfigError
 from nst_train.objective import ObjectiveConfig
-from nst_train.options import check_ranges, option
+from nst_train.options import LARGEST_SEED, check_ranges, option
 from nst_train.transform_net import TransformNetConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -73,7 +74,7 @@ class TrainConfig:
         "a crop shows up to this many times more of the photograph along each side, shrunk", 1.5, at_least=1, at_most=8
     )
     flip: bool = _schedule("mirror half of the crops", True)
-    lr: float = _schedule("learning rate of Adam after the warm-up", 1e-3, at_least=1e-9)
+    lr: float = _schedule("learning rate of Adam after the warm-up", 1e-3, at_least=1e-9, at_most=1e38)
     final_lr: float = _schedule("learning rate at the last step, reached linearly", 5e-5, at_least=0)
     warmup: int = _schedule("steps in which the learning rate grows from 0", 100, metavar="STEPS", at_least=0)
     grad_clip: float = _schedule("largest norm of the gradient; 0 does not clip", 10.0, metavar="NORM", at_least=0)
@@ -84,7 +85,7 @@ class TrainConfig:
         at_least=0,
         at_most=0.999999,
     )
-    seed: int = _schedule("of the first weights and of every crop", 0, at_least=0)
+    seed: int = _schedule("of the first weights and of every crop", 0, at_least=0, at_most=LARGEST_SEED)
     init: Path | None = _schedule(
         "start from another style's net instead of random weights: a fraction of the steps is enough",
         None,
@@ -97,7 +98,7 @@ class TrainConfig:
         "autocast to bfloat16 or plain float32; auto takes bf16 where the hardware has it", "auto"
     )
     channels_last: bool = _machine("memory layout of the convolutions", True)
-    compile: bool = _machine("torch.compile the net and the losses: pays on a GPU from some thousand steps", False)
+    compile: bool = _machine("torch.compile the net and the losses: pays on a GPU from about ten thousand steps", False)
     workers: int = _machine(
         "threads that decode and crop ahead; 0 does it in between", 2, at_least=0, shapes_weights=False
     )
@@ -140,6 +141,11 @@ class TrainConfig:
             value = getattr(self, name)
             paths = (value,) if isinstance(value, str | Path) else value
             object.__setattr__(self, name, tuple(Path(path) for path in paths))
+
+    @property
+    def starts_from_out(self) -> bool:
+        """The net to start from is at ``out``, where this training's own nets will replace it."""
+        return self.init is not None and os.path.realpath(self.init) == os.path.realpath(self.out)
 
     @property
     def state_path(self) -> Path:

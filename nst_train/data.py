@@ -10,7 +10,7 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,8 +212,8 @@ class CropLoader:
         plan, store = self._plan, self._store
         return torch.stack([plan.cut(store[plan.picture(step, i, len(store))], step, i) for i in self._indices])
 
-    def batches(self, first: int, end: int) -> Iterator[Tensor]:
-        """The batches of steps ``first`` … ``end - 1``, decoded ahead."""
+    def batches(self, first: int, end: int) -> Generator[Tensor]:
+        """The batches of steps ``first`` … ``end - 1``, decoded ahead; closed, no thread of it runs any more."""
         if not self._workers:
             yield from map(self.batch, range(first, end))
             return
@@ -227,7 +227,7 @@ class CropLoader:
             while ahead:
                 yield ahead.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def load_style(path: Path, sizes: Sequence[int]) -> list[Tensor]:
@@ -237,7 +237,7 @@ def load_style(path: Path, sizes: Sequence[int]) -> list[Tensor]:
         StyleUnreadableError: missing or not a picture.
     """
     if not path.is_file():
-        raise StyleUnreadableError(path, "no such file")
+        raise StyleUnreadableError(path, "it is a folder" if path.is_dir() else "no such file")
     try:
         pixels = decode(path)
     except UNREADABLE as error:

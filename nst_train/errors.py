@@ -111,11 +111,23 @@ class UnfinishedRunError(UsageError):
 
 
 class DivergedError(UserError):
-    def __init__(self, step: int, problem: str, kept: str) -> None:
-        super().__init__(
-            f"Training diverged at step {step}: {problem}; {kept}",
-            "Train with a lower --lr, a longer --warmup or --precision fp32",
-        )
+    """The losses or the weights of a training left the finite numbers, or its losses rose far.
+
+    Args:
+        step: the one that failed.
+        problem: what is wrong with it.
+        last_good: the file of the last good net, and its step; None where nothing was written yet.
+        options: what to add to the command to start from that net.
+    """
+
+    def __init__(self, step: int, problem: str, last_good: tuple[Path, int] | None = None, options: str = "") -> None:
+        kept = "nothing was written yet"
+        remedy = "Train with a lower --lr, a longer --warmup or --precision fp32"
+        if last_good is not None:
+            path, good_step = last_good
+            kept = f"the last good net, of step {good_step}, is in {path}"
+            remedy = f"Start from that one with a lower --lr: repeat the command with {options}"
+        super().__init__(f"Training diverged at step {step}: {problem}; {kept}", remedy)
 
 
 class DeviceMissingError(UsageError):

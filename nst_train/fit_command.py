@@ -18,7 +18,6 @@ from nst_train.monitor import Monitor
 from nst_train.pictures import check_folder
 from nst_train.recipe import write_recipe
 from nst_train.trainer import Trainer
-from nst_train.training_state import remove_partial_files
 
 __all__ = ["add_arguments", "run"]
 
@@ -63,19 +62,11 @@ def _check_outputs(config: TrainConfig, arguments: argparse.Namespace) -> None:
         raise UnfinishedRunError(config.state_path)
     refuse_losses(
         (config.out, config.state_path) if recipe is None else (config.out, config.state_path, recipe),
-        inputs=(config.style, config.vgg_weights, config.init, *config.sample),
+        inputs=(config.style, config.vgg_weights, None if config.starts_from_out else config.init, *config.sample),
         overwrite=config.resume or arguments.overwrite,
     )
     if recipe is not None:
         check_folder(recipe)
-
-
-class _TrainerAnew(Trainer):
-    """A training that begins beside an unfinished one, whose state stays until the first own checkpoint replaces it."""
-
-    def _state_to_resume(self) -> None:
-        if self.process.is_main:
-            remove_partial_files(self.config.state_path, self.config.out)
 
 
 def _save_recipe(path: Path | None, config: TrainConfig) -> None:
@@ -88,7 +79,7 @@ def _train(config: TrainConfig, process: Process, arguments: argparse.Namespace)
 
     The trainer ends with this function: while it lives, the threads that connect the processes do too.
     """
-    trainer = _TrainerAnew(config, process) if arguments.overwrite else Trainer(config, process)
+    trainer = Trainer(config, process, overwrite=arguments.overwrite)
     with _signals_stop(trainer) as received:
         if process.is_main:
             _watch(trainer, lambda: _save_recipe(arguments.save_recipe, config))

@@ -2,27 +2,25 @@
 
 import dataclasses
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nst_common import package_version
 from nst_train.allocator import keep_freed_memory
-from nst_train.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, style_of
-from nst_train.config import Precision, TrainConfig, as_plain
+from nst_train.checkpoints import Checkpoint
+from nst_train.config import Precision, TrainConfig
 from nst_train.data import CropLoader, CropPlan, load_style
 from nst_train.distributed import Process, join_processes
-from nst_train.errors import BatchNotDivisibleError, DivergedError, UnfinishedRunError
-from nst_train.loss_curve import LossCurve
+from nst_train.errors import BatchNotDivisibleError, DivergedError
 from nst_train.objective import PerceptualObjective
 from nst_train.pictures import check_folder
 from nst_train.schedule import average_decay, learning_rate
+from nst_train.training_files import TrainingFiles
 from nst_train.training_inputs import find_inputs, open_photographs
-from nst_train.training_state import TrainingState, load_state, refuse_differences, remove_partial_files, save_state
 from nst_train.training_step import CapturedStep, Step, TrainingStep
 
 LOOK_EVERY = 20  # steps on a GPU; each look leaves it idle for a moment
@@ -56,29 +54,25 @@ class Trainer:
     Args:
         config: everything about it.
         process: this process among those that train together.
+        overwrite: begin anew, also beside an unfinished training; see TrainingFiles.
 
     Attributes:
         inputs: the files that it reads.
         pictures: the photographs, with those found unreadable so far.
-        step: finished steps.
 
     Raises:
         UserError: whatever is wrong with the pictures, the VGG file, the place to write to or the state to resume.
     """
 
-    def __init__(self, config: TrainConfig, process: Process) -> None:
+    def __init__(self, config: TrainConfig, process: Process, *, overwrite: bool = False) -> None:
         if config.batch % process.world:
             raise BatchNotDivisibleError(config.batch, process.world)
         check_folder(config.out)
         self.config = dataclasses.replace(config, precision=_precision(config, process.device))
         self.process = process
-        self.step = 0
         self._stop = False
-        self._state_written = False
-        self._seconds = 0.0
-        self._losses = LossCurve()
         self.inputs = find_inputs(config)
-        earlier = self._state_to_resume()
+        self._files = TrainingFiles(self.config, process, self.inputs, overwrite=overwrite)
         self.pictures = open_photographs(config, self.inputs, process.device)
         plan = CropPlan(config.seed, config.batch, config.crop, config.max_scale, config.flip)
         self._loader = CropLoader(self.pictures, plan, rank=process.rank, world=process.world, workers=config.workers)
@@ -88,8 +82,7 @@ class Trainer:
             torch.backends.cudnn.benchmark = True  # every step has the same shapes
             torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # Gram matrices are long sums
         self._learner = TrainingStep(self.config, process, objective)
-        if earlier is not None:
-            self._restore(earlier)
+        self._course = self._files.take_up(self._learner)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -101,34 +94,56 @@ class Trainer:
             CannotWriteError: a full disk; the checkpoint before stays.
             CannotCompileError: torch.compile failed.
         """
+        started, before = time.monotonic(), self._course.seconds
+        deadline = math.inf if self.config.max_minutes is None else started + 60 * self.config.max_minutes
+        with closing(self._loader.batches(self.step, self.config.steps)) as batches:
+            for rows in self._bursts(batches, deadline):
+                everyone_goes_on = all(row[-1] == 0.0 for row in rows)
+                reports, failure = self._take_in([row[:-1] for row in rows])
+                self._course.seconds = before + time.monotonic() - started
+                is_due = self.finished or not everyone_goes_on or self.step % self.config.checkpoint_every == 0
+                if failure is None and is_due:
+                    self.save()
+                for report in reports:
+                    yield dataclasses.replace(report, seconds=self._course.seconds)
+                if failure is not None:
+                    raise failure
+                if not everyone_goes_on:
+                    return
+
+    def _bursts(self, batches: Iterator[Tensor], deadline: float) -> Iterator[list[list[float]]]:
+        """Trains, and looks at several steps at once: a Step's values for each, and whether any process wants to end.
+
+        The caller takes them in, so that ``self.step`` is what was looked at.
+        """
         config = self.config
-        started, before = time.monotonic(), self._seconds
-        deadline = math.inf if config.max_minutes is None else started + 60 * config.max_minutes
-        step, together = self._step()
+        step, together = self._step()  # before the first batch: the loader's threads may use the GPU
         waiting: list[Tensor] = []  # values of steps that were begun and not yet looked at
-        for crops in self._loader.batches(self.step, config.steps):
+        for crops in batches:
             number = self.step + len(waiting)
             values = step(crops, learning_rate(config, number), average_decay(config, number))
             stop = values.new_full((1,), float(self._stop or time.monotonic() >= deadline))
             waiting.append(self.process.mean(torch.cat([values, stop])))
-            due = number + 1 == config.steps or (number + 1) % config.checkpoint_every == 0 or self._stop
-            if len(waiting) < together and not due and time.monotonic() < deadline:
-                continue
-            rows = torch.stack(waiting).tolist()
-            waiting.clear()
-            everyone_goes_on = all(row[-1] == 0.0 for row in rows)
-            reports = [self._take_in(row[:-1]) for row in rows]
-            self._seconds = before + time.monotonic() - started
-            if self.finished or not everyone_goes_on or self.step % config.checkpoint_every == 0:
-                self.save()
-            for report in reports:
-                yield dataclasses.replace(report, seconds=self._seconds)
-            if not everyone_goes_on:
-                return
+            due = self._ends_burst(number + 1) or self._stop or time.monotonic() >= deadline
+            if len(waiting) == together or due:
+                rows: list[list[float]] = torch.stack(waiting).tolist()
+                waiting.clear()
+                yield rows
+
+    def _ends_burst(self, step: int) -> bool:
+        """Whether the weights after ``step`` are wanted, so that no step behind it may have changed them."""
+        config = self.config
+        sampled = config.sample_every > 0 and step % config.sample_every == 0
+        return step == config.steps or step % config.checkpoint_every == 0 or sampled
 
     def stop(self) -> None:
         """Ends ``steps`` with a checkpoint after the step that is under way; safe in a signal handler."""
         self._stop = True
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return self._course.step
 
     @property
     def finished(self) -> bool:
@@ -142,98 +157,40 @@ class Trainer:
             return learner, 1
         return CapturedStep(learner, config.batch, config.crop), LOOK_EVERY
 
-    def _take_in(self, values: Sequence[float]) -> StepReport:
-        """One more step is done; ``values`` are a Step's, of the whole batch."""
+    def _take_in(self, rows: Sequence[Sequence[float]]) -> tuple[list[StepReport], DivergedError | None]:
+        """The reports of finished steps, up to the first that failed; each row is a Step's, of the whole batch."""
+        reports: list[StepReport] = []
+        for row in rows:
+            try:
+                reports.append(self._report(row))
+            except DivergedError as failure:
+                return reports, failure
+        return reports, None
+
+    def _report(self, values: Sequence[float]) -> StepReport:
         content, style, variation, grid, total, grad_norm = values
-        if problem := self._losses.problem(total, grad_norm):
-            raise self._diverged(problem)
-        lr = learning_rate(self.config, self.step)
-        self.step += 1
-        self._losses.add(self.step, self.config.steps, (content, style, variation, grid, total))
-        return StepReport(self.step, content, style, variation, grid, total, lr, grad_norm, 0.0)
+        course = self._course
+        if problem := course.losses.problem(total, grad_norm):
+            raise self._files.diverged(course.step + 1, problem)
+        lr = learning_rate(self.config, course.step)
+        course.step += 1
+        course.losses.add(course.step, self.config.steps, (content, style, variation, grid, total))
+        return StepReport(course.step, content, style, variation, grid, total, lr, grad_norm, 0.0)
 
-    def _diverged(self, problem: str) -> DivergedError:
-        kept = f"the checkpoint in {self.config.state_path} stays" if self._state_written else "nothing was written yet"
-        return DivergedError(self.step + 1, problem, kept)
-
-    # --- checkpoints ------------------------------------------------------------------------------------------------
+    # --- what it leaves ---------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Writes ``out``, the averaged weights so far, and what a later ``--resume`` needs as long as steps are left.
 
         Raises:
+            DivergedError: the weights left the finite numbers; nothing is written.
             CannotWriteError: an unwritable place or a full disk; older files stay as they were.
         """
-        if not self.process.is_main:
-            return
-        if not self.finished:
-            save_state(self.config.state_path, self._state())
-        self._state_written = True
-        save_checkpoint(self.config.out, self.checkpoint())
-        if self.finished:
-            self.config.state_path.unlink(missing_ok=True)
+        self._files.save(self._learner, self._course)
 
     def checkpoint(self) -> Checkpoint:
         """The net as it would be shipped now: averaged weights, and the record of how they came about."""
-        state = {
-            name: value.detach().cpu().contiguous().clone()
-            for name, value in self._learner.average.state_dict().items()
-        }
-        record = {
-            "config": as_plain(self.config, folders=False),
-            "inputs": self.inputs.fingerprints,
-            "photographs": len(self.inputs.photographs),
-            "step": self.step,
-            "seconds": self._seconds,
-            "losses": self._losses.rows,
-            "device": _device_name(self.process),
-            "versions": {
-                "nst": package_version(),
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
-        }
-        return Checkpoint(self.config.net, state, style_of(self.config.out), record=record)
-
-    def _state(self) -> TrainingState:
-        return TrainingState(
-            config=as_plain(self.config),
-            inputs=self.inputs.fingerprints,
-            step=self.step,
-            seconds=self._seconds,
-            net=self._learner.net.state_dict(),
-            average=self._learner.average.state_dict(),
-            optimizer=self._learner.optimizer.state_dict(),
-            losses=dataclasses.asdict(self._losses),
-        )
-
-    def _state_to_resume(self) -> TrainingState | None:
-        path, out = self.config.state_path, self.config.out
-        if path.exists() and not self.config.resume:
-            raise UnfinishedRunError(path)
-        if self.process.is_main:
-            remove_partial_files(path, out)
-        if not self.config.resume:
-            return None
-        if path.exists():
-            state = load_state(path)
-            refuse_differences(path, self.config, self.inputs.fingerprints, (state.config, state.inputs))
-            return state
-        if out.exists():  # all is done and must not be done again
-            record = load_checkpoint(out).record
-            theirs = (record.get("config", {}), record.get("inputs", {}))
-            refuse_differences(out, self.config, self.inputs.fingerprints, theirs)
-            self.step = self.config.steps
-        return None
-
-    def _restore(self, state: TrainingState) -> None:
-        learner = self._learner
-        learner.net.load_state_dict(state.net)
-        learner.average.load_state_dict(state.average)
-        learner.optimizer.load_state_dict(state.optimizer)
-        self.step, self._seconds = state.step, state.seconds
-        self._losses = LossCurve(**state.losses)
-        self._state_written = True
+        return self._files.checkpoint(self._learner, self._course)
 
     @torch.no_grad()
     def stylize(self, picture: Tensor) -> Tensor:
@@ -274,8 +231,3 @@ def _precision(config: TrainConfig, device: torch.device) -> Precision:
     else:  # elsewhere oneDNN imitates bf16, slower than fp32
         native = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16" if native else "fp32"
-
-
-def _device_name(process: Process) -> str:
-    name = torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else platform.machine()
-    return f"{process.world} × {name}" if process.world > 1 else name

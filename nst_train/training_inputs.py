@@ -15,6 +15,8 @@ from nst_train.data import PictureStore, find_pictures
 from nst_train.errors import ContentEmptyError, InitMismatchError
 from nst_train.transform_net import TransformNetConfig
 
+NET_TO_START_FROM = "net to start from"  # among the fingerprints
+
 
 @dataclass(frozen=True)
 class TrainingInputs:
@@ -49,9 +51,9 @@ def _fingerprints(config: TrainConfig, photographs: Sequence[Path]) -> dict[str,
     listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in photographs)
     return {
         "style": _sha256(config.style),
-        "list of photographs": hashlib.sha256(listing.encode()).hexdigest(),
+        "list of photographs": hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest(),
         "VGG file": _sha256(config.vgg_weights),
-        "net to start from": _sha256(config.init),
+        NET_TO_START_FROM: _sha256(config.init),
     }
 
 

@@ -2,13 +2,15 @@
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Protocol, TypeVar, cast
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nst_train.allocator import ran_out_of_memory
 from nst_train.config import TrainConfig
 from nst_train.distributed import Process
 from nst_train.errors import CannotCompileError
@@ -61,8 +63,9 @@ class TrainingStep:
         # On the device where a graph is to read them: what a graph was captured with as numbers stays as it was.
         self._rate, self._keep_less = (torch.zeros((), device=process.device) for _ in range(2))
         on_gpu = process.device.type == "cuda"
+        captured = on_gpu and process.world == 1
         self.optimizer = torch.optim.Adam(
-            self._parameters, lr=self._rate if on_gpu else config.lr, fused=True, capturable=on_gpu
+            self._parameters, lr=self._rate if on_gpu else config.lr, fused=True, capturable=captured
         )
         wrapped: nn.Module = self.net
         self._targets: Callable[..., dict[str, Tensor]] = self.objective.targets
@@ -100,6 +103,19 @@ class TrainingStep:
         self._update_average()
         return torch.stack([part.detach().float() for part in (*value, norm)])
 
+    def load(self, net: Mapping[str, Any], average: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
+        """Takes over the state dicts of a TrainingStep, also of one on another kind of device."""
+        self.net.load_state_dict(net)
+        self.average.load_state_dict(average)
+        capturable = self.optimizer.defaults["capturable"]
+        self.optimizer.load_state_dict(dict(optimizer))
+        for group in self.optimizer.param_groups:
+            group["capturable"] = capturable  # the other device's would keep a GPU from capturing this one's step
+
+    def is_finite(self) -> bool:
+        """Whether every weight of the average is a finite number; waits for the device."""
+        return all(bool(value.isfinite().all()) for value in self._averages)
+
     def state_tensors(self) -> list[Tensor]:
         """Everything that ``run`` changes, as far as it is there yet: Adam makes its own in the first step."""
         of_adam = [value for state in self.optimizer.state.values() for value in state.values()]
@@ -112,7 +128,7 @@ class TrainingStep:
                 targets = self._targets(content)
                 return self._compare(self.wrapped(content), targets)
             except RuntimeError as error:
-                if not self._config.compile:
+                if not self._config.compile or ran_out_of_memory(error):
                     raise
                 raise CannotCompileError(str(error)) from error
 
@@ -146,13 +162,15 @@ class CapturedStep:
         step.set(0.0, 1.0)
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # it will be
             for _ in range(CAPTURE_WARM_UP):
                 step.run(self._crops)
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._values = step.run(self._crops)
+        step.optimizer.zero_grad(set_to_none=True)  # replays need the graph's memory, and nothing else may hold it
         _restore(step.state_tensors(), before)
 
     def __call__(self, crops: Tensor, rate: float, decay: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 
 from nst_train.checkpoints import load_checkpoint
 from nst_train.cli import main
+from nst_train.loss_curve import LossCurve
 from nst_train.recipe import read_recipe
 from nst_train.training_state import load_state
 from tests.nst_train.full_disk import files_up_to
@@ -230,7 +232,7 @@ def test_overwrite_discards_an_unfinished_training_but_not_before_its_own_checkp
     assert not state.exists()
 
 
-@pytest.mark.parametrize("option", ["--style", "--init", "--vgg-weights"])
+@pytest.mark.parametrize("option", ["--style", "--vgg-weights"])
 def test_no_input_is_written_onto(
     option: str, pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +308,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
         (("--save-recipe", "nowhere/a.toml"), 1, "Cannot write nowhere/a.toml"),
         (("--style", "n" * 300), 1, "Choose a shorter name"),
         (("--style", "nowhere.jpg"), 1, "Cannot read the style picture nowhere.jpg: no such file"),
+        (("--style", "FOLDER"), 1, "Cannot read the style picture {FOLDER}: it is a folder. Give --style a JPEG"),
         (("--content", "nowhere"), 1, "No folder of photographs at nowhere"),
         (("--out", "nowhere/a.pth"), 1, "Cannot write nowhere/a.pth"),
         (("--vgg-weights", "nowhere.pth"), 1, "nowhere.pth"),
@@ -321,7 +324,9 @@ def test_bad_input_is_one_line(
 ) -> None:
     more = tuple(str(pictures) if word == "FOLDER" else word for word in more)
     recipe = () if "--save-recipe" in more else ("--save-recipe", str(pictures / "recipe.toml"))
-    assert message in fails(options(pictures, small_vgg, *recipe, *more), capsys, code)
+    assert message.replace("{FOLDER}", str(pictures)) in fails(
+        options(pictures, small_vgg, *recipe, *more), capsys, code
+    )
     assert not (pictures / "a.pth").exists()
     assert not (pictures / "recipe.toml").exists()  # it would be in the way of the next attempt
 
@@ -341,6 +346,30 @@ def test_divergence_is_named(pictures: Path, small_vgg: Path, capsys: pytest.Cap
     assert main(options(pictures, small_vgg, "--lr", "1e38", "--warmup", "0")) == 1
     assert re.search(r"nst-train: error: Training diverged at step \d: .* lower --lr", capsys.readouterr().err)
     assert not (pictures / "a.pth").exists()
+
+
+def test_the_remedy_of_a_divergence_works_as_typed(
+    pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = pictures / "my net.pth"  # a shell would take it for two words
+    command = options(pictures, small_vgg, "--out", str(out), "--checkpoint-every", "1")
+    problem = LossCurve.problem
+    monkeypatch.setattr(LossCurve, "problem", lambda self, *_: "the loss is nan" if len(self.rows) == 2 else None)
+    assert main(command) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"diverged at step 3: the loss is nan; the last good net, of step 2, is in {out}. " in line
+    assert load_checkpoint(out).record["step"] == 2
+    monkeypatch.setattr(LossCurve, "problem", problem)
+    again = command + shlex.split(line.partition("repeat the command with ")[2])
+    assert main([*again, "--max-minutes", "0"]) == 0  # stopped, after out was replaced
+    assert load_checkpoint(out).record["config"]["lr"] == 0.00025
+    capsys.readouterr()
+    again.remove("--overwrite")
+    assert "holds an unfinished training" in fails(again, capsys, 2)
+    assert main([*again, "--resume"]) == 0  # although the net to start from is no longer there
+    assert load_checkpoint(out).record["step"] == 4
+    assert main([*again, "--resume"]) == 0
+    assert "is finished already" in capsys.readouterr().err
 
 
 def test_running_out_of_memory_is_named(pictures: Path, small_vgg: Path, capsys: pytest.CaptureFixture[str]) -> None:

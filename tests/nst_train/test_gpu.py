@@ -1,13 +1,14 @@
 """Training on a GPU: the photographs are held and cropped there."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
 from nst_train.data import CropLoader, CropPlan, PictureStore, find_pictures
-from nst_train.trainer import StepReport, fit
-from tests.nst_train.tiny_training import tiny_config
+from nst_train.trainer import LOOK_EVERY, StepReport, fit
+from tests.nst_train.tiny_training import tiny_config, weights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,3 +36,17 @@ def test_training_lowers_the_objective(precision: str, pictures: Path, small_vgg
     fit(config, reports.append)
     first, last = (sum(report.total for report in part) / 10 for part in (reports[:10], reports[-10:]))
     assert last < 0.8 * first
+
+
+@pytest.mark.parametrize(("first", "second"), [("cuda", "cuda"), ("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_training_goes_on_where_another_run_or_device_left_it(
+    first: str, second: str, pictures: Path, small_vgg: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(pictures, small_vgg, device="cpu", steps=LOOK_EVERY + 5, lr=1e-5, final_lr=1e-5)
+    fit(dataclasses.replace(config, out=tmp_path / "whole.pth"))
+    fit(dataclasses.replace(config, device=first, max_minutes=0.0))
+    steps: list[int] = []
+    fit(dataclasses.replace(config, device=second, resume=True), lambda report: steps.append(report.step))
+    assert steps == list(range(2, LOOK_EVERY + 6))
+    for name, value in weights(tmp_path / "whole.pth").items():  # 25 steps of hardly more than 1e-5 each
+        assert torch.allclose(weights(config.out)[name], value, rtol=0, atol=1e-3), name

@@ -14,7 +14,7 @@ from nst_train.config import TrainConfig
 from nst_train.distributed import Process
 from nst_train.errors import ResumeMismatchError, StateUnreadableError, UnfinishedRunError
 from nst_train.trainer import Trainer, fit
-from nst_train.training_state import load_state
+from nst_train.training_state import load_state, save_state
 from tests.nst_train.tiny_training import OBJECTIVE, identical, run_fit, tiny_config, weights
 
 CPU = Process(torch.device("cpu"))
@@ -70,6 +70,28 @@ def test_resume_of_a_finished_training_leaves_it_alone(config: TrainConfig) -> N
     assert trainer.finished
     assert list(trainer.steps()) == []
     assert config.out.read_bytes() == before
+
+
+def test_a_run_killed_between_its_two_files_has_its_net_again_once_it_is_resumed(config: TrainConfig) -> None:
+    fit(dataclasses.replace(config, max_minutes=0.0))
+    net = weights(config.out)
+    config.out.unlink()
+    Trainer(dataclasses.replace(config, resume=True), CPU)
+    assert identical(weights(config.out), net)
+
+
+def test_what_another_kind_of_device_left_can_be_resumed(config: TrainConfig) -> None:
+    whole = fit(config)
+    fit(dataclasses.replace(config, max_minutes=0.0))
+    state = load_state(config.state_path)
+    [group] = state.optimizer["param_groups"]
+    ours = group["capturable"]
+    group |= {"capturable": not ours, "lr": torch.tensor(group["lr"])}  # as a GPU leaves it, to be captured there
+    save_state(config.state_path, state)
+    trainer = Trainer(dataclasses.replace(config, resume=True), CPU)
+    assert [group["capturable"] for group in trainer._learner.optimizer.param_groups] == [ours]
+    assert len(list(trainer.steps())) == 7
+    assert identical(weights(config.out), whole.state)
 
 
 def test_an_unfinished_training_is_not_overwritten(config: TrainConfig) -> None:

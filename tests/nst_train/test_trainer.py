@@ -18,6 +18,7 @@ from nst_train.data import load_style
 from nst_train.distributed import Process
 from nst_train.errors import (
     BatchNotDivisibleError,
+    CannotCompileError,
     ContentEmptyError,
     DivergedError,
     InitMismatchError,
@@ -175,7 +176,9 @@ def test_numbers_that_leave_the_finite_stop_the_training(config: TrainConfig) ->
     trainer = Trainer(wild, CPU)
     with torch.no_grad():
         next(iter(trainer._learner.net.parameters())).fill_(math.nan)
-    with pytest.raises(DivergedError, match=r"step 2: the loss is nan.*tiny\.state\.pth stays.*lower --lr"):
+    with pytest.raises(
+        DivergedError, match=r"step 2: the loss is nan.*net, of step 1, is in \S+tiny\.pth\. .*lower --lr"
+    ):
         list(trainer.steps())
     assert config.state_path.read_bytes() == before
 
@@ -184,6 +187,39 @@ def test_a_wild_learning_rate_diverges_before_anything_is_written(config: TrainC
     with pytest.raises(DivergedError, match="nothing was written yet"):
         fit(dataclasses.replace(config, lr=1e38, warmup=0))
     assert not config.out.exists()
+
+
+def test_weights_that_leave_the_finite_are_never_written(config: TrainConfig) -> None:
+    trainer = Trainer(dataclasses.replace(config, checkpoint_every=1), CPU)
+    reports = trainer.steps()
+    assert next(reports).step == 1
+    before = config.out.read_bytes(), config.state_path.read_bytes()
+    with torch.no_grad():
+        next(iter(trainer._learner.average.parameters())).fill_(math.inf)  # as if by the step that follows
+    with pytest.raises(DivergedError, match="at step 2: the weights are no longer finite numbers; the last good net, "):
+        list(reports)
+    assert (config.out.read_bytes(), config.state_path.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, "--init OUT --overwrite --lr 0.00025"),
+        ({"resume": True}, "--no-resume --init OUT --overwrite --lr 0.00025"),
+        ({"lr": 1e-4}, "--init OUT --overwrite --lr 2.5e-05 --final-lr 2.5e-05"),
+    ],
+)
+def test_the_options_after_a_divergence_fit_the_training(
+    changes: dict[str, Any], options: str, config: TrainConfig
+) -> None:
+    trainer = Trainer(dataclasses.replace(config, checkpoint_every=1, **changes), CPU)
+    reports = trainer.steps()
+    next(reports)
+    with torch.no_grad():
+        next(iter(trainer._learner.net.parameters())).fill_(math.nan)
+    with pytest.raises(DivergedError) as caught:
+        list(reports)
+    assert str(caught.value).endswith(f"repeat the command with {options.replace('OUT', str(config.out))}")
 
 
 def test_a_rising_loss_is_divergence_and_a_noisy_one_is_not() -> None:
@@ -211,6 +247,23 @@ def test_the_curve_is_thinned_to_means() -> None:
     assert len(curve.rows) == 200
     assert curve.rows[0] == [5.0, 3.0, 0.0, 0.0, 0.0, 1.0]  # the mean of 1 … 5
     assert curve.rows[-1][0] == 1000
+
+
+def test_too_little_memory_is_no_fault_of_the_compiler(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(dataclasses.replace(config, compile=True), CPU)
+
+    def fails(error: Exception) -> Any:
+        def targets(_content: torch.Tensor) -> Any:
+            raise error
+
+        return targets
+
+    monkeypatch.setattr(trainer._learner, "_targets", fails(torch.OutOfMemoryError("of 3 GiB")))
+    with pytest.raises(torch.OutOfMemoryError):
+        next(trainer.steps())
+    monkeypatch.setattr(trainer._learner, "_targets", fails(RuntimeError("no compiler")))
+    with pytest.raises(CannotCompileError, match=r"torch\.compile failed: no compiler"):
+        next(trainer.steps())
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(config: TrainConfig, tmp_path: Path) -> None:
