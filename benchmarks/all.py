@@ -4,7 +4,7 @@
 
 For a machine that does nothing else: it waits until that is so. Each step is a command of its own, which can be given
 by hand as well; --list shows them, with what each takes on two cores. What fails is named at the end and stops nothing
-else; results are benchmarks/results/STEP.json. ``quality`` takes hours without a GPU and runs when it is named.
+else; results are benchmarks/results/STEP.json. ``quality`` runs when it is named.
 """
 
 import argparse

@@ -76,7 +76,7 @@ STEPS = (
     _step("fp16", 30, "benchmarks/fp16.py"),
     _step(
         "quality",
-        140,
+        15,
         *(
             f"benchmarks/quality.py --ckpt engines/{style}.pth --style DATA/styles/{style.removesuffix('_half')}.jpg "
             f"--photos DATA/content --vgg-weights {VGG}"

@@ -112,7 +112,7 @@ def card(checkpoint: Checkpoint, half_psnr: float | None, file: ExportedFile, in
         "net": f"{'/'.join(map(str, net.widths))} channels, {net.blocks} residual blocks, `{net.padding}` padding, "
         f"`{net.upsampling}` upsampling",
         "schedule": f"{record['step']} steps of {config['batch']} crops of {config['crop']} px, {_start(config)}; Adam "
-        f"{config['lr']:g} to {config['final_lr']:g}, EMA {config['ema']:g}, {record['seconds'] / 60:.0f} minutes on "
+        f"{config['lr']:g} to {config['final_lr']:g}, EMA {config['ema']:g}, {record['seconds'] / 60:.1f} minutes on "
         f"{record['device']} with {config['precision']}",
         "painting's size": ", ".join(f"{size} px" for size in config["style_size"]) + " on its long side, compared in "
         f"{objective.get('style_octaves', 1)} octaves",
