@@ -8,6 +8,7 @@ import pytest
 from nst_deploy.export.fp16 import emulated_run, fold_to_half
 from nst_deploy.export.parity import ODD_SIZE, bundled_photographs, compare, verification_pictures
 from nst_deploy.export.proof import prove_file, reference_run
+from nst_deploy.parity_limit import LIMITS
 from nst_deploy.styles import bundled_styles
 from nst_train.checkpoints import load_checkpoint
 
@@ -21,9 +22,10 @@ def half_precision_psnr(ckpt: Path) -> float:
     net = load_checkpoint(ckpt).build()
     half, _ = fold_to_half(net, bundled_photographs())
     pictures = [(name, image) for name, image in verification_pictures() if image.shape[:2] == ODD_SIZE]
-    psnr = compare(reference_run(net), emulated_run(half), "fp16", pictures).parity.psnr_db
-    assert psnr is not None  # equal pixels would mean that nothing was rounded
-    return psnr
+    parity = compare(reference_run(net), emulated_run(half), "fp16", pictures).parity
+    assert LIMITS["fp16"].allows(parity), parity  # or nst-export would refuse to write the engine
+    assert parity.psnr_db is not None  # equal pixels would mean that nothing was rounded
+    return parity.psnr_db
 
 
 @pytest.mark.parametrize("name", STYLES)
