@@ -28,7 +28,7 @@ def test_data_is_a_folder_outside() -> None:
     assert step.missing == [path for path in (DATA / "none such", DATA / "photos") if not path.exists()]
     assert step.shown == "python benchmarks/x.py --pictures DATA/photos DATA/none such"
     assert with_data(" ".join(argv(step.commands[0]))) == step.shown.removeprefix("python ")
-    assert (ROOT / argv(step.commands[0])[2]).resolve() == DATA / "photos"
+    assert (ROOT / argv(step.commands[0])[2]).resolve() == (DATA / "photos").resolve()
 
 
 def test_what_fails_is_named_and_stops_nothing(
