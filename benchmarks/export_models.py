@@ -16,7 +16,7 @@ from nst_deploy.export.int8 import fold_to_int8
 from nst_deploy.export.onnx_export import EXAMPLE_SIZE, OPSET, save_onnx, to_onnx
 from nst_deploy.export.parity import bundled_photographs
 from nst_deploy.export.quantize import quantize
-from nst_train.checkpoints import load_checkpoint
+from nst_train.checkpoints import Checkpoint, load_checkpoint
 from nst_train.transform_net import TransformNet
 
 LANES = (
@@ -39,8 +39,7 @@ def save_models(ckpt: Path, half_ckpt: Path, folder: Path) -> tuple[tuple[Lane, 
     """Writes every model that LANES names, and PyTorch's nets; returns the one group of lanes that take turns."""
     for path, suffix in ((ckpt, ""), (half_ckpt, " half")):
         checkpoint = load_checkpoint(path)
-        config = dataclasses.asdict(checkpoint.config)
-        torch.save({"config": config, "state": dict(checkpoint.state)}, folder / f"pytorch{suffix}.pt")
+        _save_pytorch(checkpoint, folder / f"pytorch{suffix}.pt")
         _save_ours(checkpoint.build(), folder / f"nst{suffix}.onnx")
         _save_int8(checkpoint.build(), folder / f"nst{suffix} int8.onnx")
     _save_plain(load_checkpoint(ckpt).build(), folder / "naive.onnx")
@@ -48,8 +47,12 @@ def save_models(ckpt: Path, half_ckpt: Path, folder: Path) -> tuple[tuple[Lane, 
 
 
 def save_rewrites(ckpt: Path, folder: Path) -> tuple[tuple[Lane, ...], ...]:
-    """Writes the net with each rewrite alone and with all but it; returns one group of lanes for each engine."""
+    """Writes the net with each rewrite alone and with all but it; returns one group of lanes for each engine.
+
+    PyTorch's net, which no lane times, is there to compare pixels with.
+    """
     checkpoint = load_checkpoint(ckpt)
+    _save_pytorch(checkpoint, folder / "pytorch.pt")
     _save_plain(checkpoint.build(), folder / "naive.onnx")
     graphs: dict[str, list[str]] = {"none": [], "all": list(REWRITES)}
     for rewrite in REWRITES:
@@ -82,6 +85,10 @@ def plain_model(net: nn.Module, dtype: torch.dtype = torch.float32) -> onnx.Mode
     )
     assert program is not None
     return program.model_proto
+
+
+def _save_pytorch(checkpoint: Checkpoint, path: Path) -> None:
+    torch.save({"config": dataclasses.asdict(checkpoint.config), "state": dict(checkpoint.state)}, path)
 
 
 def _save_plain(net: nn.Module, path: Path) -> None:

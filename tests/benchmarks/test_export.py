@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("onnx")
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def export() -> ModuleType:
@@ -97,3 +99,14 @@ def test_the_floor_is_what_the_formula_says_and_int8_has_none(export: ModuleType
     assert rows["nst half openvino bf16"]["over_floor"] == pytest.approx((2 / 3) / (2 * 37_800 * 1e6 / 400e9))
     assert rows["nst int8 openvino f32"]["over_floor"] is None
     assert [row["speedup"] for row in rows.values()] == pytest.approx([1, 2, 3, 4])
+
+
+def test_pytorchs_net_is_there_to_compare_the_rewrites_with(
+    export: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import export_models
+
+    monkeypatch.setattr(export_models, "_save_plain", lambda net, path: path.touch())
+    groups = export_models.save_rewrites(ROOT / "engines" / "la_muse_half.pth", tmp_path)
+    for lane in (export.EAGER[False], *(lane for group in groups for lane in group)):
+        assert (tmp_path / lane.file).exists()
