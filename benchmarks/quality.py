@@ -37,12 +37,12 @@ from nst_train.config import TrainConfig
 from nst_train.data import find_pictures, load_style
 from nst_train.distributed import join_processes
 from nst_train.errors import StyleUnreadableError
-from nst_train.objective import ObjectiveConfig, PerceptualObjective
+from nst_train.objective import ObjectiveConfig, ObjectiveValue, PerceptualObjective
 from nst_train.pictures import load_picture, save_picture, to_image
 from nst_train.pixel_descent import DescentConfig, StepReport, descend
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
-TERMS = ("content", "style", "total_variation", "grid", "total")
+TERMS = ObjectiveValue._fields
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,14 @@ from nst_train.config import Device
 from nst_train.data import load_style
 from nst_train.distributed import join_processes
 from nst_train.errors import ConfigError
-from nst_train.objective import ObjectiveConfig, PerceptualObjective
+from nst_train.objective import ObjectiveConfig, ObjectiveValue, PerceptualObjective
 from nst_train.options import LARGEST_SEED, add_options, check_ranges, from_namespace, option
 from nst_train.pictures import check_folder, check_suffix, load_picture, save_picture, to_image
 from nst_train.pixel_descent import DescentConfig, StepReport, descend, explain_out_of_memory, white_noise
 
 Start = Literal["content", "style", "noise"]
 
-TRACE_FIELDS = ("iteration", "evaluations", "content", "style", "total_variation", "grid", "total")
+TRACE_FIELDS = ("iteration", "evaluations", *ObjectiveValue._fields)
 TRACE_SUFFIXES = (".csv", ".json")
 
 

@@ -6,8 +6,9 @@ fractionally-strided layers print such patterns: Odena, Dumoulin & Olah 2016, "D
 Artifacts".) Photographs and paintings have next to none.
 """
 
-import torch
 from torch import Tensor
+
+from nst_train.losses import at_least_float32
 
 PERIOD = 4  # px; TransformNet halves the resolution twice
 
@@ -24,9 +25,7 @@ def grid_pattern(image: Tensor) -> Tensor:
     count, channels, height, width = image.shape
     rows, columns = height // PERIOD, width // PERIOD
     whole = image[..., : rows * PERIOD, : columns * PERIOD]
-    if whole.dtype in (torch.float16, torch.bfloat16):
-        whole = whole.float()
-    blocks = whole.reshape(count, channels, rows, PERIOD, columns, PERIOD)
+    blocks = at_least_float32(whole).reshape(count, channels, rows, PERIOD, columns, PERIOD)
     pattern = blocks.mean(dim=(2, 4))  # [N, C, 4, 4]
     return pattern - pattern.mean(dim=(2, 3), keepdim=True)
 

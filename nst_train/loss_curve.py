@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nst_train.objective import ObjectiveValue
+
 ROWS = 200  # of the curve in the record
 SMOOTHING = 0.98  # of the loss that is watched: about the last 50 steps
-TERMS = 5  # of a step
+TERMS = len(ObjectiveValue._fields)
 DIVERGED = 5.0  # times the least smoothed loss; a good training stays within a few tenths of it
 
 

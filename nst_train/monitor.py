@@ -17,6 +17,7 @@ from nst_common.progress import Progress
 from nst_train.data import UNREADABLE, decode
 from nst_train.errors import SampleUnreadableError
 from nst_train.log_folder import as_text, claim_log_folder
+from nst_train.objective import ObjectiveValue
 from nst_train.trainer import StepReport, Trainer
 from nst_train.transform_net import MIN_SIZE
 
@@ -92,7 +93,7 @@ class Monitor:
             self._logs = False
 
     def _write_scalars(self, report: StepReport) -> None:
-        for name in ("content", "style", "total_variation", "grid", "total"):
+        for name in ObjectiveValue._fields:
             self._writer.add_scalar(f"loss/{name}", getattr(report, name), report.step)
         self._writer.add_scalar("optimizer/learning_rate", report.lr, report.step)
         self._writer.add_scalar("optimizer/gradient_norm", report.grad_norm, report.step)

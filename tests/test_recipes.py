@@ -1,7 +1,6 @@
 """The recipes of the bundled styles and the program that trains them."""
 
 import argparse
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +9,7 @@ import pytest
 from nst_train.config import TrainConfig
 from nst_train.fit_options import add_arguments, config_from
 from nst_train.transform_net import PRESETS
+from tests.scripts import load_script
 
 ENGINES = Path(__file__).parents[1] / "engines"
 NAMES = sorted(recipe.stem for recipe in ENGINES.glob("*.toml"))
@@ -17,12 +17,7 @@ NAMES = sorted(recipe.stem for recipe in ENGINES.glob("*.toml"))
 
 @pytest.fixture(scope="module")
 def train() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_styles", ENGINES / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ENGINES / "train.py")
 
 
 def config_of(train: ModuleType, name: str) -> TrainConfig:

@@ -1,6 +1,5 @@
 """engines/triton: the client and what its README shows, against a stub of both protocols."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 
 from tests.engines import negative
 from tests.infer import photo
+from tests.scripts import load_script
 
 pytest.importorskip("tritonclient.grpc")
 pytest.importorskip("tritonclient.http")
@@ -44,12 +44,7 @@ def address(served: tuple[Stub, dict[str, str]], request: pytest.FixtureRequest)
 
 @pytest.fixture(scope="module")
 def client() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("triton_client", FOLDER / "client.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FOLDER / "client.py")
 
 
 @pytest.fixture(autouse=True)
