@@ -126,7 +126,7 @@ def _use_tf32(contract: ModelContract) -> str:
 
     Not so for FP16, which TF32 does not touch: with ``use_tf32=0`` ONNX Runtime from 1.20 on takes every kernel for
     Tensor Cores from the choice, whatever the type of the convolution (``deselect_numeric_notes({TENSOR_CORE})`` in its
-    ``core/providers/cuda/nn/conv.cc``), and FP16 without them is no faster than float32.
+    ``core/providers/cuda/nn/conv.cc``).
     """
     return str(int(contract.precision == "fp16"))
 
